@@ -65,7 +65,8 @@ class Variables(BaseModel):
         alias="REDIS_URL",
         repr=False,
         title="redis:// or rediss://USER:PASSWORD@HOST:PORT/NUMBER, percent-encoded, or unix:///PATH",
-        description="Redis 6.2 or newer, or Valkey, which notifies the workers of new deliveries.",
+        description="Redis 6.2 or newer, or Valkey, which notifies the workers of new deliveries. Only [these "
+        "parameters](#parameters-of-the-url-of-redis) are allowed in it.",
     )
     # --- secrets: where they are stored, and the master keys ---
 
@@ -237,7 +238,7 @@ class Variables(BaseModel):
         alias=providers.REGION,
         title="the name of a region, such as eu-central-1",
         description="The region of AWS Secrets Manager, for `aws`; `AWS_DEFAULT_REGION` counts if it is not set. "
-        "Credentials are found as by every client of AWS.",
+        "Credentials are found the way every AWS client finds them.",
     )
     aws_role: str | None = Field(
         default=None,
@@ -251,8 +252,8 @@ class Variables(BaseModel):
         pattern=r"^[a-z0-9][a-z0-9.:-]{0,63}\z",
         alias=providers.PROJECT,
         title="the id of a project",
-        description="The project of Google Secret Manager, for `gcp`. Credentials are found as by every client of "
-        "Google, for instance by `GOOGLE_APPLICATION_CREDENTIALS`.",
+        description="The project of Google Secret Manager, for `gcp`. Credentials are found the way every Google "
+        "client finds them, for instance by `GOOGLE_APPLICATION_CREDENTIALS`.",
     )
     bao_mount: str = Field(
         default="secret",
