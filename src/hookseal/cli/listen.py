@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.cli.shared.output import JsonLines, emit, printable, printable_body
+from hookseal.cli.shared.output import JsonLines, emit, plain, printable_body
 from hookseal.cli.shared.runtime import run
 from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
@@ -128,6 +128,6 @@ def _say_text(event: dict[str, Any]) -> None:
     how = "not verified" if verified is None else f"{'verified' if verified else 'REFUSED'}, {event['message']}"
     again = f"  attempt {event['attempt']}" if event["retry"] else ""
     what = f"{event['status']}  {event['path']}  {event['webhook_id']}{again}  {how}"
-    emit(event, as_json=False, text=printable(what))
+    emit(event, as_json=False, text=plain(what))
     if event["event"] == "request.received":
         emit(event, as_json=False, text=f"     {printable_body(event['body'])}", is_exact=True)

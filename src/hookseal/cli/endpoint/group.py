@@ -23,7 +23,7 @@ from hookseal.cli.endpoint import options
 from hookseal.cli.endpoint.rotation import end_overlap, rollback, rotate, rotation_status
 from hookseal.cli.endpoint.settings import add, tls_lines, update
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, printable, rfc3339
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, plain, rfc3339
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.endpoint_rules import NO_REASON
@@ -229,7 +229,7 @@ def disable(
             tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), reason=reason
         ),
     )
-    before = f"was disabled already ({printable(disabled.disabled_reason or '-')}): nothing was changed"
+    before = f"was disabled already ({plain(disabled.disabled_reason or '-')}): nothing was changed"
     emit(
         disabled,
         as_json=as_json,
@@ -413,18 +413,18 @@ def _ping_text(ping: Ping) -> str:
     if tls is not None:
         until = "-" if tls.expires_at is None else rfc3339(tls.expires_at)
         lines.append(f"tls        {tls.version}  {tls.cipher}")
-        lines.append(f"           {printable(tls.subject)}; from {printable(tls.issuer)}; until {until}")
-    lines += [f"header     {name}: {printable(value)}" for name, value in ping.request.headers.items()]
+        lines.append(f"           {plain(tls.subject)}; from {plain(tls.issuer)}; until {until}")
+    lines += [f"header     {name}: {plain(value)}" for name, value in ping.request.headers.items()]
     lines += [f"header     {name}: (sealed)" for name in ping.request.own_headers]
     for each in ping.signed:
         lines += [
             f"signed     by {each.secret_ref} ({each.scheme}, {each.algorithm})",
-            f"  {printable(each.content)}",
+            f"  {plain(each.content)}",
             f"receiver   {each.receiver_computes}",
         ]
     status = answer.detail if answer.status is None else f"{answer.status} ({answer.outcome})"
     lines.append(f"answer     {status}, {answer.duration_ms} ms")
-    lines += [f"  {printable(answer.snippet)}"] if answer.snippet else []
+    lines += [f"  {plain(answer.snippet)}"] if answer.snippet else []
     lines.append(
         "to check   run `hookseal verify --secret-file FILE --headers-file FILE --body-file FILE`, with headers and "
         "body as received"

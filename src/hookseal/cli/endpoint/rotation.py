@@ -12,7 +12,7 @@ from hookseal.admin import Admin, Canary, Rotation, RotationSchedule, RotationSt
 from hookseal.cli.context import CHANGES, READS, AdminSession, admin_session, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.shared.moments import lasting
-from hookseal.cli.shared.output import Json, emit, fields_of, note, printable, rfc3339
+from hookseal.cli.shared.output import Json, emit, fields_of, note, plain, rfc3339
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.config.settings import Settings
@@ -360,7 +360,7 @@ def _rotated_text(
     if isinstance(canary, Canary):
         lines.append(f"receiver   {_canary_text(canary)}")
     elif canary is not None:
-        lines.append(f"receiver   not known: {canary['detail']}")
+        lines.append(f"receiver   not known: {plain(str(canary['detail']))}")
     return "\n".join(lines)
 
 
@@ -378,7 +378,7 @@ def _signing_lines(after: SigningSecrets, older_claims: int | None) -> list[str]
 
 
 def _canary_text(canary: Canary) -> str:
-    return f"{_VERDICTS[canary.verdict]}, {rfc3339(canary.sent_at)}: {printable(canary.detail or '-')}"
+    return f"{_VERDICTS[canary.verdict]}, {rfc3339(canary.sent_at)}: {plain(canary.detail or '-')}"
 
 
 def _status_text(status: RotationStatus, older_claims: int | None) -> str:

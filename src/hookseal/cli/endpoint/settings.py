@@ -8,7 +8,7 @@ import typer
 from hookseal.admin import AddedEndpoint, UpdatedEndpoint
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, EndpointOptions, Tenant, with_options
-from hookseal.cli.shared.output import Json, emit, fields_of, printable, value_text
+from hookseal.cli.shared.output import Json, emit, fields_of, plain, printable, value_text
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.ground.literals import Lead
@@ -149,6 +149,6 @@ def tls_lines(identity: object) -> list[str]:
     listed = [("client certificate", client)] if client is not None else []
     listed += [("authority", each) for each in identity["authorities"]]
     return [
-        f"{name}: {printable(each['subject'] or '-')}, until {each['expires_at']}, sha256 {each['sha256']}"
+        f"{name}: {plain(each['subject'] or '-')}, until {each['expires_at']}, sha256 {each['sha256']}"
         for name, each in listed
     ]

@@ -17,6 +17,7 @@ from hookseal.cli.shared.printing import (
     emit_error,
     fields_of,
     note,
+    plain,
     printable,
     printable_body,
     rfc3339,
@@ -45,6 +46,7 @@ __all__ = [
     "fields_of",
     "key_values",
     "note",
+    "plain",
     "printable",
     "printable_body",
     "rfc3339",
@@ -188,14 +190,12 @@ def key_values(facts: Mapping[str, object], *, width: int | None = None, indent:
 
 
 def value_text(value: object) -> str:
-    """Return a value as a person reads it: `-` for nothing, times in UTC, nothing that steers a terminal."""
+    """Return a value as a person reads it in what `emit` prints: `-` for nothing, times in UTC, text as `plain`."""
     match value:
         case None | "" | [] | ():
             return _NOTHING
         case dict():
-            return (
-                " ".join(f"{printable(str(name))}={printable(str(fact))}" for name, fact in value.items()) or _NOTHING
-            )
+            return " ".join(f"{plain(str(name))}={plain(str(fact))}" for name, fact in value.items()) or _NOTHING
         case bool():
             return "yes" if value else "no"
         case datetime():
@@ -203,4 +203,4 @@ def value_text(value: object) -> str:
         case list() | tuple():
             return " ".join(map(value_text, value))
         case _:
-            return printable(str(value))
+            return plain(str(value))

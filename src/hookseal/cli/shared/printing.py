@@ -46,7 +46,8 @@ _REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # w
 _MAX_PRINTED: Final = 1_000  # characters of a body
 _LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
 _COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
-_PARTS: Final = re.compile(rf"(\n|{_COLOUR.pattern})")
+_PLAIN_TICK: Final = "\ue000"  # stands for a backtick of a value until it is printed; `printable` lets none through
+_PARTS: Final = re.compile(rf"(\n|{_PLAIN_TICK}|{_COLOUR.pattern})")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -76,7 +77,7 @@ def emit(
         _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
         shown = _harmless(text if isinstance(text, str) else text())
-        _print(shown if is_exact else "\n".join(_fitting(shown, sys.stdout)))
+        _print(shown if is_exact else "\n".join(_fitting(shown, sys.stdout)).replace(_PLAIN_TICK, "`"))
 
 
 def fields_of(result: "DataclassInstance") -> dict[str, object]:
@@ -207,6 +208,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def plain(value: str) -> str:
+    """Return a value for a text that is given to `emit`: printable, and its backticks mark no command of hookseal."""
+    return printable(value).replace("`", _PLAIN_TICK)
+
+
 def printable_body(body: str) -> str:
     """Return the first 1,000 characters of a body so that it can be printed, and how many follow."""
     rest = len(body) - _MAX_PRINTED
@@ -248,8 +254,8 @@ def _plain(value: object) -> object:
 
 
 def _harmless(text: str) -> str:
-    """Return the text with control characters spelled out, except line breaks and the colours of tables."""
-    return "".join(part if part == "\n" or _COLOUR.fullmatch(part) else printable(part) for part in _PARTS.split(text))
+    """Return the text with control characters spelled out, but line breaks, colours of tables, and plain backticks."""
+    return "".join(part if _PARTS.fullmatch(part) else printable(part) for part in _PARTS.split(text))
 
 
 def _escaped(text: str) -> str:

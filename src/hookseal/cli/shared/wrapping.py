@@ -9,7 +9,8 @@ from typing import Final
 
 INDENT: Final = "  "
 _PIECES: Final = re.compile(r"[^\s`]*`[^`]*`[^\s`]*|\S+")
-_COMMAND: Final = re.compile(r"`([^`]+)`[.,;:]*")
+# No command of another program, and nothing with which a shell would start one: part of a line may be of others.
+_COMMAND: Final = re.compile(r"`(hookseal [^`;|&$<>(){}\\]+)`[.,;:]*")
 # `name   value` as in a list of facts, or `  name: value` as below the row of a table.
 _LABEL: Final = re.compile(r"(?: *[\w-]+(?: [\w-]+)* {2,}|  [\w-]+(?: [\w-]+)*: )(?=\S)")
 _COPIED: Final = re.compile(r"  \S")
@@ -19,8 +20,8 @@ def wrapped(line: str, width: int, *, prefix: str = "", length: Callable[[str], 
     """Return the line as lines of at most `width` columns; `length` counts those of a text.
 
     The lines after the first begin where the text behind the prefix or the label begins. A value with a piece that
-    fits nowhere behind its label stands below it. A command that fits on no line stands on one of its own without its
-    backticks, and any other such piece on one of its own: only these are longer than `width`.
+    fits nowhere behind its label stands below it. A command of hookseal that fits on no line stands on one of its own
+    without its backticks, and any other such piece on one of its own: only these are longer than `width`.
     """
     label = _LABEL.match(line)
     if length(prefix + line) <= width or (label is None and _COPIED.match(line)):
