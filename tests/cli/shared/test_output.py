@@ -18,6 +18,7 @@ from hookseal.cli.shared.output import (
     emit,
     emit_error,
     emit_page,
+    exact,
     fields_of,
     key_values,
     note,
@@ -309,3 +310,17 @@ def test_a_value_is_never_laid_out_as_a_command(monkeypatch: pytest.MonkeyPatch)
             where,
             shown,
         )
+
+
+@pytest.mark.req("UX-02")
+def test_a_secret_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its line is not laid out, on a terminal as elsewhere: spaces and backticks are a part of a secret."""
+    monkeypatch.setenv("COLUMNS", "60")
+    line = f"secret     a  b `hookseal {'c ' * 40}` \\ue000"
+    text = f"current    x\n{exact(line)}\nGive the secret to the receiver."
+    with on_a_terminal() as terminal:
+        emit({}, as_json=False, text=text)
+    emit({}, as_json=False, text=text)
+
+    assert f"current    x\n{line}\nGive the secret to the receiver.\n" == terminal.getvalue()
+    assert terminal.getvalue() == capsys.readouterr().out

@@ -47,7 +47,8 @@ _MAX_PRINTED: Final = 1_000  # characters of a body
 _LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
 _COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
 _PLAIN_TICK: Final = "\ue000"  # stands for a backtick of a value until it is printed; `printable` lets none through
-_PARTS: Final = re.compile(rf"(\n|{_PLAIN_TICK}|{_COLOUR.pattern})")
+_EXACT: Final = "\ue001"  # begins a line that is not laid out, until it is printed
+_PARTS: Final = re.compile(rf"(\n|{_PLAIN_TICK}|{_EXACT}|{_COLOUR.pattern})")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -182,7 +183,9 @@ def _fitting(text: str, stream: TextIO | None, prefix: str = "") -> Iterator[str
     """Yield the lines of the text as they are to be shown on the stream, each with the prefix."""
     width = terminal_width(stream)
     for line in text.split("\n"):
-        if width is None or _COLOUR.search(line):  # what has colours has been laid out
+        if line.startswith(_EXACT):
+            yield prefix + line.removeprefix(_EXACT)
+        elif width is None or _COLOUR.search(line):  # what has colours has been laid out
             yield prefix + line
         else:
             yield from wrapped(line, width, prefix=prefix, length=_columns)
@@ -211,6 +214,11 @@ def printable(text: str) -> str:
 def plain(value: str) -> str:
     """Return a value for a text that is given to `emit`: printable, and its backticks mark no command of hookseal."""
     return printable(value).replace("`", _PLAIN_TICK)
+
+
+def exact(line: str) -> str:
+    """Return a line for a text that is given to `emit`: printable, and as it is however long, for it has a secret."""
+    return _EXACT + printable(line)
 
 
 def printable_body(body: str) -> str:
@@ -254,7 +262,7 @@ def _plain(value: object) -> object:
 
 
 def _harmless(text: str) -> str:
-    """Return the text with control characters spelled out, but line breaks, colours of tables, and plain backticks."""
+    """Return the text with control characters spelled out, but line breaks, colours of tables, and our marks."""
     return "".join(part if _PARTS.fullmatch(part) else printable(part) for part in _PARTS.split(text))
 
 
