@@ -25,6 +25,7 @@ OF = f"--tenant acme --endpoint {ID}"
     [
         ("short", ["short"]),
         (f"  hookseal endpoint end-overlap {OF}", [f"  hookseal endpoint end-overlap {OF}"]),
+        (f"    hookseal endpoint end-overlap {OF}", [f"    hookseal endpoint end-overlap {OF}"]),
         ("u" * 100, ["u" * 100]),
         (f"{'word ' * 20}end", [" ".join(["word"] * 16), "word word word word end"]),
         (

@@ -1,6 +1,7 @@
 """Lays out a line for a terminal: broken between words, never in a command, an id or a URL. Pure.
 
-A command in a line of text stands in backticks. A line of two spaces and a text is to be copied, so it stays whole.
+A command in a line of text stands in backticks. A line of two spaces and a text, or of more
+spaces and a command of hookseal, is to be copied, so it stays whole.
 """
 
 import re
@@ -13,7 +14,7 @@ _PIECES: Final = re.compile(r"[^\s`]*`[^`]*`[^\s`]*|\S+")
 _COMMAND: Final = re.compile(r"`(hookseal [^`;|&$<>(){}\\]+)`[.,;:]*")
 # `name   value` as in a list of facts, or `  name: value` as below the row of a table.
 _LABEL: Final = re.compile(r"(?: *[\w-]+(?: [\w-]+)* {2,}|  [\w-]+(?: [\w-]+)*: )(?=\S)")
-_COPIED: Final = re.compile(r"  \S")
+_COPIED: Final = re.compile(r"  (?:\S| *hookseal )")
 
 
 def wrapped(line: str, width: int, *, prefix: str = "", length: Callable[[str], int] = len) -> list[str]:
