@@ -1,8 +1,13 @@
 """Output is one JSON object, or text for people."""
 
+import fcntl
 import io
 import json
+import os
+import pty
 import re
+import struct
+import termios
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -27,7 +32,7 @@ from hookseal.cli.shared.output import (
     rfc3339,
     table,
 )
-from hookseal.cli.shared.printing import print_error
+from hookseal.cli.shared.printing import print_error, terminal_width
 from hookseal.errors import Conflict, HooksealError, NotFound
 from hookseal.secrets.core.material import SecretMaterial
 from tests.doubles.clock import FakeClock
@@ -324,3 +329,15 @@ def test_a_secret_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     assert f"current    x\n{line}\nGive the secret to the receiver.\n" == terminal.getvalue()
     assert terminal.getvalue() == capsys.readouterr().out
+
+
+@pytest.mark.req("UX-02")
+def test_a_stream_is_as_wide_as_its_own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error has its own terminal, also if standard output has none; COLUMNS is stronger than both."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 53, 0, 0))
+    with os.fdopen(ours), os.fdopen(theirs, "w") as terminal:
+        assert (53, 80, None) == (terminal_width(terminal), terminal_width(Terminal()), terminal_width(io.StringIO()))
+        monkeypatch.setenv("COLUMNS", "61")
+        assert 61 == terminal_width(terminal)

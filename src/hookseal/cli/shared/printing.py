@@ -44,6 +44,7 @@ _OPTIONS: Final = {
 }
 _REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # what is removed was not there
 _MAX_PRINTED: Final = 1_000  # characters of a body
+_USUAL_WIDTH: Final = 80
 _LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
 _COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
 _PLAIN_TICK: Final = "\ue000"  # stands for a backtick of a value until it is printed; `printable` lets none through
@@ -174,9 +175,20 @@ def terminal_width(stream: TextIO | None) -> int | None:
     """Return how many columns the terminal has on which the stream is shown; None if it is shown on none."""
     if stream is None or not stream.isatty():
         return None
-    import shutil  # noqa: PLC0415 -- a probe has no terminal, and loading it takes a while
+    return max(_given_columns() or _columns_of(stream), _LEAST_WIDTH)
 
-    return max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
+
+def _given_columns() -> int:
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isascii() and given.isdigit() else 0
+
+
+def _columns_of(stream: TextIO) -> int:
+    """Return how many columns the terminal of the stream says that it has; 80 if it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    except OSError:
+        return _USUAL_WIDTH
 
 
 def _fitting(text: str, stream: TextIO | None, prefix: str = "") -> Iterator[str]:
