@@ -1,10 +1,13 @@
 """`hookseal delivery` lists deliveries, shows their attempts, and replays them."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from hookseal.admin import Delivery
+from hookseal.cli.delivery import _row
 from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.ids import first_uuid7
 from tests import rows
@@ -153,6 +156,14 @@ async def test_an_untried_delivery_has_no_error_in_a_list(begun: Begun) -> None:
     assert shown[held.delivery_id].endswith("waits until its endpoint answers again")
     assert [True, True] == [shown[ring.delivery_id].endswith(error) for ring in (tried, ended)]
     assert [error] * 3 == [each["last_error"] for each in (await begun.run("delivery", "list", "--json")).json["items"]]
+
+
+@pytest.mark.pure
+async def test_a_reason_of_a_newer_schema_is_shown_as_it_is() -> None:
+    """While an upgrade goes on, an older command lists deliveries that wait for what it does not know."""
+    facts: dict[str, Any] = {each.name: None for each in fields(Delivery)}
+    item = Delivery(**facts | {"state": "pending", "attempts": 0, "waiting_for": "quota"})
+    assert "quota" == _row(item)["last_error"]
 
 
 async def test_the_text_is_a_table(begun: Begun) -> None:

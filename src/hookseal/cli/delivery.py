@@ -269,7 +269,7 @@ def _row(item: Delivery) -> dict[str, object]:
     facts = fields_of(item)
     if item.attempts or item.state not in {"pending", "sending"}:
         return facts
-    return facts | {"last_error": None if item.waiting_for is None else _WAITS[item.waiting_for]}
+    return facts | {"last_error": None if (reason := item.waiting_for) is None else _WAITS.get(reason, reason)}
 
 
 def _replayed_text(replayed: ReplayedDelivery, *, of: str | None = None) -> str:
