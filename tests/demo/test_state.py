@@ -233,7 +233,8 @@ def test_a_shell_with_settings_of_its_own_gets_no_advice(tmp_path: Path) -> None
     """A shell with another key or other servers has not got its settings from the `up` of this folder."""
     folder = tmp_path / "state"
     ours = SETTINGS | {"SECRETS_MASTER_KEY_FILE": str(folder / "master.key"), "HOOKSEAL_CONCURRENCY": "1"}
-    own = ({"SECRETS_MASTER_KEY": "a"}, {"SECRETS_MASTER_KEY_FILE": "/etc/key"}, {"REDIS_URL": "redis://r.example"})
+    beside = {"SECRETS_MASTER_KEY_FILE": str(tmp_path / "state-old" / "master.key")}
+    own = ({"SECRETS_MASTER_KEY": "a"}, beside, {"REDIS_URL": "redis://r.example"})
     with state.lock_folder(folder), state.publish_settings(folder, SETTINGS):
         assert [None] * 3 == [state.advice(folder, ours | each) for each in own]
     assert [None] * 3 == [state.advice(folder, ours | each) for each in own]

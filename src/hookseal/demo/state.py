@@ -172,7 +172,7 @@ def _has_others(folder: Path, environ: Mapping[str, str]) -> bool:
     """Return whether this environment has settings that no `up` of the folder gave it: another key, or another host."""
     given = {name: value for name in _GIVEN if (value := environ.get(name))}
     return any(
-        not value.startswith(str(folder)) if name.startswith(MASTER_KEY) else HOST not in value
+        not Path(value).is_relative_to(folder) if name.startswith(MASTER_KEY) else HOST not in value
         for name, value in given.items()
     )
 
