@@ -76,9 +76,7 @@ def _latency(found: Status) -> Iterator[str]:
         yield f"  {percentiles}, of {newest} {first.number} in five minutes"
     if held := first.waiting_for:
         reasons = ", ".join(f"{number} {reason}" for reason, number in held.items())
-        yield from wrap(
-            f"{sum(held.values())} are held: {reasons}", _WIDTH, initial_indent="  ", subsequent_indent=_DETAIL
-        )
+        yield from wrap(f"held: {reasons}", _WIDTH, initial_indent="  ", subsequent_indent=_DETAIL)
     if found.overview.due:
         yield f"  the oldest that is due has waited for {age(first.oldest_due_seconds)}"
 
