@@ -69,7 +69,10 @@ async def test_an_export_verifies_as_its_table(pool: Pool) -> None:
     )
 
     assert (await log.verify(pool, KEY), []) == (verified, contradicted)
-    assert [("acme", 1_000)] == progress
+    assert [("acme", 1_000), ("acme", 1_001), ("globex", 1)] == progress
+    progress.clear()
+    verify_export(lines((await exported(pool))[900:]), KEY, on_progress=lambda *read: progress.append(read))
+    assert [("acme", 101), ("globex", 1)] == progress
     assert [] == verify_export([], KEY)[0]
 
 

@@ -152,17 +152,15 @@ async def test_verify_has_one_line_for_each_chain(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-14", part="verify")
-@pytest.mark.parametrize(("source", "rows"), [((), 2), (("--from-export", "audit.jsonl"), 1_000)])
-async def test_verify_shows_progress_on_a_terminal(
-    begun: Begun, tmp_path: Path, source: tuple[str, ...], rows: int
-) -> None:
+@pytest.mark.parametrize("source", [(), ("--from-export", "audit.jsonl")])
+async def test_verify_shows_progress_on_a_terminal(begun: Begun, tmp_path: Path, source: tuple[str, ...]) -> None:
     """On a terminal, standard error counts the verified rows."""
-    await changed(begun, *range(rows))
+    await changed(begun, 1, 2)
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
     verify = ("audit", "verify", *source, "--tenant", "acme", "--json")
     ended = await on_a_terminal(*verify, stream="stderr", **begun.settings, TERM="xterm")
     assert ended.json["intact"]
-    assert f"{rows}/?" in ended.err
+    assert "2/?" in ended.err
 
 
 @pytest.mark.req("SEC-14", part="export")

@@ -89,7 +89,8 @@ class Audit:
     ) -> VerifiedLog:
         """Verify the lines that `export` printed, without the table: only the integrity key is read.
 
-        An export has no heads: only `heads` can show that rows were removed from its end.
+        An export has no heads: only `heads` can show that rows were removed from its end. `on_progress` is called with
+        a tenant and how many of its lines were read so far.
         """
         owner, saved_heads = _tenant_and_heads(tenant_id, heads)
         async with self._session.changing(NOBODY) as operator:

@@ -40,6 +40,7 @@ class _Chain:
     last: Link = ORIGIN
     broken: Broken | None = None
     ends_at: int = 0
+    lines: int = 0
     macs: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -54,8 +55,8 @@ def verify_export(
     """Verify every chain of an export, or one tenant's, up to its first broken row, and compare it with the heads.
 
     An export contains no heads: only the argument `heads` can show that its end was cut off. `on_progress` is called
-    every 1000 lines with the tenant and the number of its valid rows. Raises `Malformed` with the number of a line that
-    `audit export` cannot have written.
+    every 1000 lines, and at the end, with a tenant and how many of its lines were read so far. Raises `Malformed` with
+    the number of a line that `audit export` cannot have written.
     """
     chains: dict[str, _Chain] = {}
     at_heads: dict[str, set[int]] = defaultdict(set)
@@ -69,11 +70,15 @@ def verify_export(
         if tenant not in {None, row.tenant_id}:
             continue
         chain = chains.setdefault(row.tenant_id, _Chain())
+        chain.lines += 1
         _follow(chain, row, mac, key)
         if row.sequence in at_heads[row.tenant_id]:
             chain.macs[row.sequence] = mac
         if on_progress is not None and number % _PROGRESS_EVERY == 0:
-            on_progress(row.tenant_id, chain.last.sequence)
+            on_progress(row.tenant_id, chain.lines)
+    if on_progress is not None:
+        for name, chain in chains.items():
+            on_progress(name, chain.lines)
     return [_verified(name, chain) for name, chain in sorted(chains.items())], _find_contradictions(
         heads, chains, accepted
     )
