@@ -16,8 +16,8 @@ from hookseal.ground.wire import Scheme
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 
 _STILL_THERE: Final = """\
-The old values are still in dead rows, in the write-ahead log, on replicas and in backups, and anyone who read
-them still has them. Only a rotation makes them useless. `hookseal audit list --action secret.migrated` lists the
+The old values are still in dead rows, in the write-ahead log, on replicas and in backups, and anyone who read \
+them still has them. Only a rotation makes them useless. `hookseal audit list --action secret.migrated` lists the \
 migrated endpoints; for each of them run
   hookseal endpoint rotate --tenant TENANT --endpoint ENDPOINT_ID --secret-out FILE"""
 
@@ -88,7 +88,7 @@ def _text(found: MigratedSecrets) -> str:
     ]
     if found.also_standard:
         is_open = found.dry_run and found.migrated
-        lines.append(f"{found.also_standard} of them {_EITHER}\n{_SO_FAR if is_open else _FROM_NOW_ON}")
+        lines.append(f"{found.also_standard} of them {_EITHER} {_SO_FAR if is_open else _FROM_NOW_ON}")
     if found.finalized:
         lines += [
             f"emptied  {found.emptied}",
