@@ -89,15 +89,14 @@ def test_every_command_that_shows_is_tried() -> None:
 async def test_what_is_shown_fits_the_terminal(begun: Begun) -> None:
     """No line is longer than the terminal, but one that has only an id or a command; no id or URL is folded."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
-        found = await filled(begun, role) | {"url": URL, "type": TYPE, "name": NAME}
-        found["delivery"] = found["ids"][3]
-        found["replay"] = found["ids"][4]
+        made = await filled(begun, role)
+        found = made | {"url": URL, "type": TYPE, "name": NAME}
         for command, options in SHOWN.items():
             words = [*command.split(), *shlex.split(options.format(**found))]
             shown = await on_a_terminal(*words, **begun.settings, COLUMNS=str(WIDTH))
             assert shown.code == 0, (command, shown)
             assert [] == too_long(shown.out), command
-            folded = [each for each in (*found["ids"], URL) if each[:30] in shown.out and each not in shown.out]
+            folded = [each for each in (*made.values(), URL) if each[:30] in shown.out and each not in shown.out]
             assert [] == folded, (command, shown.out)
 
 
@@ -105,7 +104,6 @@ async def test_an_error_fits_the_terminal(begun: Begun) -> None:
     """Its lines break between words, and a command in it is whole; it says what it says without a terminal."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
         found: dict[str, Any] = await filled(begun, role) | {"url": URL, "name": NAME}
-        found["delivery"] = found["ids"][3]
         new = NewEndpoint(tenant_id=TenantId(TENANT), url=f"{URL}/2", event_types=(TYPE,))
         other = (await begun.stored.add(new)).pointer.endpoint_id
         held = {"waiting_for": "breaker", "held_at": rows.NOW, "last_error": "word " * 30}
