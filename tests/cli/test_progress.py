@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from hookseal.cli.interrupted import CONTINUES, KNOWN
+from hookseal.cli.shared.progress import progress, progress_of_rows
 from tests import rows
 from tests.cli.command import on_a_terminal
 from tests.cli.installation import Begun
 from tests.cli.key.test_moves import NEXT, SWAPPED, WITH_NEXT
 from tests.cli.secret.test_purge import retired
+from tests.cli.shared.test_output import IDENTITY, Terminal
 from tests.cli.test_migrate_secrets import insert_plaintext_endpoint
 from tests.cli.test_restore import put_back, rotated
 from tests.doubles.master_keys import OLD
@@ -91,6 +94,25 @@ def test_each_command_that_goes_on_where_it_stopped_is_tried() -> None:
     """They work in steps. An upgrade of the schema is one transaction, of which PostgreSQL tells nothing."""
     tried = {command.partition(" --")[0] for command in LONG}
     assert {"db upgrade"} == {" ".join(words) for words, text in KNOWN.items() if text is CONTINUES} - tried
+
+
+@pytest.mark.pure
+@pytest.mark.req("UX-02")
+def test_a_line_above_the_bar_is_laid_out_as_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command in it stays whole, however narrow the terminal is."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    command = f"hookseal endpoint show --tenant acme --endpoint {IDENTITY}"
+    for counts in (False, True):
+        with redirect_stderr(Terminal()) as terminal:
+            if counts:
+                with progress("rows") as count:
+                    count(1, f"a row is there already: run `{command}`")
+            else:
+                with progress_of_rows("rows") as (report, _):
+                    report(f"a row is there already: run `{command}`")
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", terminal.getvalue())
+        assert f"a row is there already: run\n  {command}\n" in shown
 
 
 @pytest.mark.parametrize("command", LONG)

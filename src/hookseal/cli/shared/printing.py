@@ -79,7 +79,7 @@ def emit(
         _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
         shown = _harmless(text if isinstance(text, str) else text())
-        _print(shown if is_exact else "\n".join(_fitting(shown, sys.stdout)).replace(_PLAIN_TICK, "`"))
+        _print(shown if is_exact else "\n".join(fitting(shown, sys.stdout)).replace(_PLAIN_TICK, "`"))
 
 
 def fields_of(result: "DataclassInstance") -> dict[str, object]:
@@ -96,7 +96,7 @@ def note(text: str, *, prefix: str = "hookseal: ") -> None:
 
     On a terminal it is wrapped.
     """
-    for line in _fitting(printable(text), sys.stderr, prefix):
+    for line in fitting(printable(text), sys.stderr, prefix):
         print(line, file=sys.stderr, flush=True)
 
 
@@ -110,7 +110,7 @@ def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> 
         emit({"error": {"code": code, "message": message, "field": field}}, as_json=True, text="")
         return
     for line in message.splitlines():
-        for part in _fitting(printable(line), sys.stderr, "" if line.startswith(INDENT) else "hookseal: "):
+        for part in fitting(printable(line), sys.stderr, "" if line.startswith(INDENT) else "hookseal: "):
             print(part, file=sys.stderr, flush=True)
 
 
@@ -191,7 +191,7 @@ def _columns_of(stream: TextIO) -> int:
         return _USUAL_WIDTH
 
 
-def _fitting(text: str, stream: TextIO | None, prefix: str = "") -> Iterator[str]:
+def fitting(text: str, stream: TextIO | None, prefix: str = "") -> Iterator[str]:
     """Yield the lines of the text as they are to be shown on the stream, each with the prefix."""
     width = terminal_width(stream)
     for line in text.split("\n"):

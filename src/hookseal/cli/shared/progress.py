@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hookseal.cli.shared.output import note, printable
+from hookseal.cli.shared.printing import fitting
 
 _EVERY_SECONDS: Final = 2.0
 
@@ -36,7 +37,7 @@ def progress(what: str, total: int | None = None, *, is_quiet: bool = False) -> 
             def drawn(more: int, message: str | None = None) -> None:
                 bar.advance(task, more)
                 if message is not None:
-                    bar.console.print(printable(message), markup=False, highlight=False)
+                    _print_above(bar, message)
 
             yield drawn
         return
@@ -71,7 +72,7 @@ def progress_of_rows(what: str) -> Iterator[tuple[Callable[[str], None], Callabl
     with _bar() as bar:
         task = bar.add_task(what, total=None)
         yield (
-            lambda line: bar.console.print(printable(line), markup=False, highlight=False),
+            lambda line: _print_above(bar, line),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
 
@@ -103,6 +104,12 @@ class _Lines:
     def _show(self) -> None:
         self._shown = self._done
         note(f"{self._what}: {self._done}{'' if self._total is None else f' of {self._total}'}")
+
+
+def _print_above(bar: Progress, line: str) -> None:
+    """Print a line as `note` does, but above the bar; rich itself would break a command in it."""
+    laid_out = "\n".join(fitting(printable(line), sys.stderr))
+    bar.console.print(laid_out, markup=False, highlight=False, soft_wrap=True)
 
 
 def _bar() -> Progress:
