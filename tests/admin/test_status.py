@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from hookseal import Admin
+from hookseal.dispatcher.core.policy import await_other_worker, await_repair
 from hookseal.dispatcher.store import status
 from hookseal.ground.ids import EVERY_TENANT, first_uuid7
 from tests import rows
@@ -151,6 +152,24 @@ async def test_first_attempts_are_timed_where_nothing_is_held_back(admin: Admin,
     assert (5, True) == (number, 38 < (p95 or 0) < (p99 or 0) < 60)
     late = (await admin.status()).first_attempts
     assert (False, True) == (late.meets_objective, 48 < late.oldest_due_seconds < 60)
+
+
+async def test_what_hookseal_itself_delays_is_late(admin: Admin, installation: Installation) -> None:
+    """It counts with the time until now, although it is due again only in some seconds."""
+    pool = installation.pool
+    [good] = await rows.endpoints(pool, 1)
+    for wait in (await_repair(0.5), await_other_worker("no TLS context", 0.5)):
+        await rows.delivery(
+            pool,
+            good,
+            id=str(uuid4()),  # which has no time: `created_at` counts
+            created_at=rows.ago(minutes=4),
+            next_attempt_at=rows.ahead(seconds=15),
+            last_error=wait.reason,
+        )
+
+    first = (await admin.status()).first_attempts
+    assert (2, False) == (first.number, first.meets_objective)
 
 
 async def test_first_attempts_that_are_held_are_counted_by_what_holds_them(

@@ -469,7 +469,7 @@ async def test_invalid_own_headers_are_a_defect(name: str, value: bytes) -> None
         await scene.run()
 
     scene.require_unsent()
-    assert (None, "a fault of hookseal: see the worker's log") == (scene.row.waiting_for, scene.row.error)
+    assert (None, "hookseal could not send it: see the worker's log") == (scene.row.waiting_for, scene.row.error)
     assert await take(RING, scene.parts) is None
     scene.clock.elapsed += 20
     await scene.take()

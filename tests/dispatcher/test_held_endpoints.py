@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from hookseal.dispatcher.core.model import FinishedAttempt, Outcome, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.core.policy import Wait, admit
+from hookseal.dispatcher.core.policy import Wait, admit, await_other_worker, await_repair
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.errors import CannotSign, Exhausted, LocalFailure
 from hookseal.ground.ids import EndpointId, TenantId
@@ -499,6 +499,34 @@ async def test_what_waited_for_room_was_held_if_its_endpoint_was(stored: Install
     await rows.change(pool, "deliveries", after.delivery_id, created_at=rows.ahead(seconds=1))
 
     assert [True, True, False] == [(await stored.claim(each)).was_held for each in (paused, before, after)]
+
+
+@pytest.mark.req("OPS-02", part="counted")
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("delay", [await_repair(0.5), await_other_worker("no TLS context", 0.5)])
+async def test_what_hookseal_itself_delays_was_not_held(stored: Installation, delay: Wait, ordered: bool) -> None:
+    """Its first attempt is late for a reason of hookseal, unless something else held it before that."""
+    pool = stored.pool
+    await rows.change(pool, "endpoints", await one(stored), ordered=ordered)
+
+    async def delayed(ring: Ring) -> bool:
+        claim = await stored.claim(ring)
+        assert await ledger(pool).release(claim, delay)
+        await rows.change(pool, "deliveries", ring.delivery_id, next_attempt_at=rows.NOW)
+        again = await stored.claim(ring)
+        assert delay.reason in str((await stored.delivery(ring))["last_error"])
+        assert await ledger(pool).record(again, ROW, DELIVERED, None) == DELIVERED
+        assert again.was_held is ((await stored.delivery(ring))["rung_at"] is None)
+        return again.was_held
+
+    [plain] = await stored.deliveries()
+    assert not await delayed(plain)
+
+    await disable(stored)
+    [disabled] = await stored.deliveries()
+    await enable(stored)
+    await PostgresHeldEndpoints(pool).release_batch()
+    assert await delayed(disabled)
 
 
 @pytest.mark.req("OPS-15", part="status")

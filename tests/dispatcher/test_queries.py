@@ -208,8 +208,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
         *(EARLIER, ENABLE, [f"is not sent, because its endpoint was disabled at {AT_EARLIER}", "default of 7 days)"]),
     ),
     (
-        {"next_attempt_at": LATER, "last_error": "a fault of hookseal: see the worker's log"},
-        *(None, REPLAY, ["gave it back without an attempt (a fault of hookseal", f"its due time, {AT_LATER}"]),
+        {"next_attempt_at": LATER, "last_error": "hookseal could not send it: see the worker's log"},
+        *(None, REPLAY, ["gave it back without an attempt (hookseal could not send it", f"its due time, {AT_LATER}"]),
     ),
     (leased(LATER), EARLIER, None, ["worker w-1 is sending attempt 4 now", f"its lease ends at {AT_LATER}"]),
     (leased(LATER, live_workers=0), EARLIER, "hookseal worker", ["is sending attempt 4", "No worker runs"]),

@@ -55,7 +55,7 @@ IS_AT_ITS_END: Mapping[str, Callable[[asyncpg.Record], bool]] = {
     TRIED: lambda row: row["state"] == "pending" and row["attempts"] == 1,
     DISABLED: lambda row: row["state"] == "failed",
     WAITING: lambda row: row["state"] == "pending" and row["waiting_for"] == "secret",
-    HELD: lambda row: row["state"] == "pending" and str(row["last_error"]).startswith("a fault of hookseal"),
+    HELD: lambda row: row["state"] == "pending" and str(row["last_error"]).startswith("hookseal could not send it"),
 }
 
 

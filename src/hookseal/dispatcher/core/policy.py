@@ -13,6 +13,9 @@ from hookseal.dispatcher.core.url import PLAIN_HTTP, is_plain_http, url_problem
 LOOK_AGAIN_SECONDS: Final = 15.0
 # Each further probe comes after twice as long, up to this; with what is added to it never later than 5 minutes.
 LONGEST_PROBE_SECONDS: Final = 240.0
+# The error of a delivery that hookseal itself delays begins with this. It is late then, and was not held: batches.sql
+# and status.sql look for these words.
+NOT_SENT: Final = "hookseal could not send it: "
 SPREAD: Final = 0.25  # what jitter may take from a wait, or add to it
 _GONE: Final = "the receiver answered 410 Gone"
 _LOST: Final = (
@@ -76,12 +79,12 @@ def await_secret(reason: str, jitter: float, *, is_transient: bool = False) -> W
 
 def await_repair(jitter: float) -> Wait:
     """Return the wait of a delivery that could not be sent because of an error in hookseal. `jitter` is in [0, 1)."""
-    return Wait(waiting_for=None, seconds=again(jitter), reason="a fault of hookseal: see the worker's log")
+    return Wait(waiting_for=None, seconds=again(jitter), reason=f"{NOT_SENT}see the worker's log")
 
 
 def await_other_worker(reason: str, jitter: float) -> Wait:
     """Return the wait of a delivery that only this process cannot send now. `jitter` is in [0, 1)."""
-    return Wait(waiting_for=None, seconds=again(jitter), reason=reason, for_other_worker=True)
+    return Wait(waiting_for=None, seconds=again(jitter), reason=NOT_SENT + reason, for_other_worker=True)
 
 
 def again(jitter: float) -> float:

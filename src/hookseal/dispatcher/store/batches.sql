@@ -36,9 +36,11 @@ state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
         claimed_refs = coalesce(s.refs, '{}'), claimed_generation = s.generation
 
 -- Whether a delivery that was never attempted has been held: then it has an error, or its line has moved to it since, or the
--- breaker of its endpoint has closed while it waited for room.
+-- breaker of its endpoint has closed while it waited for room. An error that begins with `NOT_SENT` of core/policy.py is a delay
+-- of hookseal itself, which holds nothing.
 -- name: was_held
-(d.last_error IS NOT NULL OR d.position IS NOT NULL AND d.next_attempt_at > d.created_at
+(coalesce(NOT starts_with(d.last_error, 'hookseal could not send it: '),
+                 d.position IS NOT NULL AND d.next_attempt_at > d.created_at)
         OR d.waiting_for IS NOT NULL
            AND EXISTS (SELECT FROM hookseal.lanes AS l
                        WHERE l.tenant_id = d.tenant_id AND l.endpoint_id = d.endpoint_id AND l.reopened_at > d.created_at)) AS was_held

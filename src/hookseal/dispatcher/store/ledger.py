@@ -373,7 +373,9 @@ class PostgresLedger:
         if wait is None:
             return await self._row("release", *_fence(claim), 0.0, None) is not None
         if wait.waiting_for is None:
-            return await self._row("release", *_fence(claim), wait.seconds, wait.reason) is not None
+            # What was held before its first attempt stays so: the next claim reads that from the error.
+            reason = f"it was held, then {wait.reason}" if claim.was_held and claim.number == 1 else wait.reason
+            return await self._row("release", *_fence(claim), wait.seconds, reason) is not None
         pointer = None if claim.target is None else claim.target.pointer
         row = await self._row(
             "hold",
