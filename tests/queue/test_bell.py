@@ -67,6 +67,7 @@ def test_no_url_replaces_what_the_program_needs(answer_seconds: float | None) ->
     assert "/run/valkey.sock" == pool("unix:///run/valkey.sock?protocol=3", answer_seconds).connection_kwargs["path"]
 
 
+@pytest.mark.filterwarnings("ignore:.*lib_(name|version):DeprecationWarning")  # since redis 7; it still takes them
 @pytest.mark.parametrize("name", REDIS_SUPPORTED)
 def test_the_client_takes_each_parameter_that_the_settings_admit(name: str) -> None:
     scheme = "rediss" if name.startswith("ssl_") else "redis"

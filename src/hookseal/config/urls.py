@@ -212,6 +212,8 @@ _REDIS_URL: Final = "REDIS_URL"
 REDIS_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "client_name": (),
     "db": (),
+    "lib_name": (),
+    "lib_version": (),
     "max_connections": (),
     "password": (),
     "retry_on_timeout": (),
@@ -220,6 +222,7 @@ REDIS_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "ssl_cert_reqs": ("none", "optional", "required"),
     "ssl_certfile": (),
     "ssl_check_hostname": (),
+    "ssl_ciphers": (),
     "ssl_keyfile": (),
     "username": (),
 }
@@ -301,13 +304,17 @@ def redis(text: str) -> Redis:
 
 
 def _require_parameters_of_redis(parts: SplitResult) -> None:
-    for name, value in _query(parts, _REDIS_URL).items():
+    pairs = _pairs_of_query(parts, _REDIS_URL)
+    names = [name for name, _ in pairs]
+    for name, value in pairs:
         if name in REDIS_IGNORED:
             continue
         if not _NAME.fullmatch(name):  # it may be part of a password
             raise problem(f"{_REDIS_URL} has a parameter that hookseal does not pass on: correct or remove it")
         if name not in REDIS_SUPPORTED:
             raise parameter_problem(name, "which hookseal does not pass on: correct or remove it", _REDIS_URL)
+        if names.count(name) > 1:  # the client would take the first, and other programs the last
+            raise parameter_problem(name, "which it has more than once: keep one", _REDIS_URL)
         if name.startswith("ssl_") and parts.scheme != "rediss":
             raise parameter_problem(name, "which is for TLS: write rediss:// or valkeys://, or remove it", _REDIS_URL)
         if name in _REDIS_NUMBERS and _NUMBER.fullmatch(value) is None:
@@ -317,8 +324,12 @@ def _require_parameters_of_redis(parts: SplitResult) -> None:
 
 
 def _query(parts: SplitResult, variable: str) -> dict[str, str]:
+    return dict(_pairs_of_query(parts, variable))
+
+
+def _pairs_of_query(parts: SplitResult, variable: str) -> list[tuple[str, str]]:
     try:
-        return dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        return parse_qsl(parts.query, strict_parsing=bool(parts.query))
     except ValueError:  # its text holds the value, so it must not become the context of the problem
         pass
     raise problem(f"{variable} has a parameter without a value behind the '?': write NAME=VALUE, or remove it")
