@@ -48,7 +48,7 @@ async def test_version_and_check_load_little(words: tuple[str, ...], code: int) 
     assert code or "http.client" not in modules(ended)
 
 
-@pytest.mark.req("UX-01")
+@pytest.mark.req("UX-01", part="loading")
 async def test_the_import_loads_nothing() -> None:
     """An application that imports hookseal pays for what it uses, once it uses it."""
     found = loaded(await python("-X", "importtime", "-c", "import hookseal"))
@@ -57,7 +57,7 @@ async def test_the_import_loads_nothing() -> None:
     assert set() == found & (_PARSER | _MACHINERY)
 
 
-@pytest.mark.req("UX-01")
+@pytest.mark.req("UX-01", part="loading")
 async def test_the_version_loads_nothing() -> None:
     """Neither a library nor what prints the results of commands, or asks which packages are installed."""
     found = loaded(await python("-X", "importtime", "-m", "hookseal", "--version"))
@@ -67,7 +67,7 @@ async def test_the_version_loads_nothing() -> None:
     assert set() == found & (_PARSER | _MACHINERY | {"msgspec", "importlib.metadata"})
 
 
-@pytest.mark.req("UX-01")
+@pytest.mark.req("UX-01", part="redis")
 async def test_only_the_shell_of_a_worker_loads_arq() -> None:
     """Every command, `up`, the API, the pages, the Publisher and the engine itself run where there is no arq."""
     modules = "cli.commands demo.up demo.script api.serving pages.serving client queue.rings worker.run worker.doctor"

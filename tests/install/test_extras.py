@@ -12,7 +12,7 @@ from tests.install.versions import Installer, need_index, resolved
 PRODUCT = ("boto3", "django", "fastapi", "pydantic", "redis", "sqlalchemy", "uvicorn")
 WORKER = "worker"  # whose place is an environment of its own: arq requires redis < 6
 
-pytestmark = [pytest.mark.req("UX-01"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def beside() -> list[str]:

@@ -9,7 +9,7 @@ from tests.install.index import locked
 from tests.install.versions import need_index
 from tools.smoke import package
 
-pytestmark = [pytest.mark.req("UX-01"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 EACH = pytest.mark.parametrize("wanted", ["redis==5.3.0", "redis==6.*", "redis==7.*", "redis==8.*"])
 DELIVERED = Path(__file__).with_name("delivered.py")
 

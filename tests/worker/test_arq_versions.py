@@ -13,7 +13,7 @@ from hookseal.worker import arq_versions
 from hookseal.worker.arq_versions import ARQ, REDIS_BELOW, problem_with, require_arq
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.req("UX-01")
+pytestmark = pytest.mark.req("UX-01", part="redis")
 
 
 def test_they_are_those_that_the_package_requires() -> None:
