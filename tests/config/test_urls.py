@@ -59,7 +59,7 @@ def test_the_address_of_postgresql_is_host_and_port(url: str, address: str) -> N
         ("valkey://host", "host:6379"),
         ("valkeys://:pw@host:7000/1", "host:7000"),
         ("redis://host/?decode_responses=true&protocol=3&client_name=shop&max_connections=50", "host:6379"),
-        ("valkeys://host/?ssl_ca_certs=/etc/ca.pem", "host:6379"),
+        ("valkeys://host/?ssl_check_hostname=true", "host:6379"),
         ("unix:///run/valkey.sock?db=1", "the socket /run/valkey.sock"),
         ("unix://:pw@/run/valkey.sock", "the socket /run/valkey.sock"),
     ],
@@ -135,6 +135,18 @@ def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, expected_message:
         (
             "rediss://h?ssl_cert_reqs=CERT_canary",
             "has the parameter ssl_cert_reqs, which must be none, optional or required",
+        ),
+        (
+            "rediss://h?ssl_ca_certs=/canary",
+            "has the parameter ssl_ca_certs, whose file cannot be read (FileNotFoundEr",
+        ),
+        (
+            "rediss://h?ssl_certfile=/canary",
+            "has the parameter ssl_certfile, whose file cannot be read (FileNotFoundEr",
+        ),
+        (
+            "rediss://h?ssl_keyfile=/canary",
+            "has the parameter ssl_keyfile, whose file cannot be read (FileNotFoundErro",
         ),
         ("unix://", "names no socket: write unix:///PATH"),
         ("unix:///", "names no socket: write unix:///PATH"),

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -166,28 +166,26 @@ def require_usable_files(parameters: Mapping[str, str]) -> None:
     if mode in _VERIFYING:
         for name in ("sslrootcert", "sslcrl"):
             if name in parameters:
-                _require_authorities(name, parameters[name])
+                _require_authorities(name, parameters[name], URL)
     if mode != "disable" and {"sslcert", "sslkey"} <= parameters.keys():
         _require_identity(parameters)
 
 
-def _require_authorities(name: str, file: str) -> None:
+def _require_authorities(name: str, file: str, variable: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
     except ssl.SSLError:
-        what = "certificates" if name == "sslrootcert" else "revoked certificates"
-        raise parameter_problem(name, f"whose file does not hold {what} in PEM form: name the right one") from None
+        what = "revoked certificates" if name == "sslcrl" else "certificates"
+        why = f"whose file does not hold {what} in PEM form: name the right one"
+        raise parameter_problem(name, why, variable) from None
     except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
+        raise _unreadable(name, error, variable) from None
 
 
 def _require_identity(parameters: Mapping[str, str]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name in ("sslcert", "sslkey"):
-        try:
-            open(parameters[name], "rb").close()  # noqa: PTH123 -- the loading below does not say which of the two cannot be read
-        except (OSError, ValueError) as error:
-            raise _unreadable(name, error) from None
+    for name in ("sslcert", "sslkey"):  # the loading below does not say which of the two cannot be read
+        _require_readable(name, parameters[name], URL)
     try:
         context.load_cert_chain(
             parameters["sslcert"], parameters["sslkey"], password=lambda: parameters.get("sslpassword", "")
@@ -198,10 +196,18 @@ def _require_identity(parameters: Mapping[str, str]) -> None:
         ) from None
 
 
-def _unreadable(name: str, error: Exception) -> Exception:
+def _require_readable(name: str, file: str, variable: str) -> None:
+    try:
+        open(file, "rb").close()  # noqa: PTH123 -- a path with a null byte is a ValueError here, too
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error, variable) from None
+
+
+def _unreadable(name: str, error: Exception, variable: str) -> Exception:
     return parameter_problem(
         name,
         f"whose file cannot be read ({type(error).__name__}): let this user read it, or correct its path",
+        variable,
     )
 
 
@@ -319,6 +325,10 @@ def _require_parameters_of_redis(parts: SplitResult) -> None:
             raise parameter_problem(name, "which is for TLS: write rediss:// or valkeys://, or remove it", _REDIS_URL)
         if name in _REDIS_NUMBERS and _NUMBER.fullmatch(value) is None:
             raise parameter_problem(name, "which must be a number of at most five digits: correct it", _REDIS_URL)
+        if name == "ssl_ca_certs":
+            _require_authorities(name, unquote(value), _REDIS_URL)  # the client decodes it once more
+        if name in {"ssl_certfile", "ssl_keyfile"}:
+            _require_readable(name, unquote(value), _REDIS_URL)
         if REDIS_SUPPORTED[name]:
             _one_of(name, value, {each: each for each in REDIS_SUPPORTED[name]}, _REDIS_URL)
 
