@@ -56,6 +56,14 @@ async def test_the_json_is_the_result(sending: Begun) -> None:
     assert (1, "server_error", "no") == (failed.code, *(failed.json["answer"][name] for name in ("outcome", "snippet")))
 
 
+async def test_the_body_of_an_answer_is_no_command_to_copy(sending: Begun) -> None:
+    """It stands behind its label: a line that begins with two spaces and `hookseal` would be one of hookseal."""
+    async with listening(status(500, b"hookseal endpoint delete --yes")) as listener:
+        endpoint = (await added(sending, listener.url)).pointer.endpoint_id
+        ended = await sending.run("endpoint", "test", "--tenant", "acme", "--endpoint", endpoint)
+    assert "\nbody       hookseal endpoint delete --yes\n" in ended.out
+
+
 async def test_no_form_shows_a_secret(sending: Begun, tmp_path: Path) -> None:
     """The text has the same facts; no form shows a secret, a header value or the client key, at any log level."""
     debug = replace(sending, settings=sending.settings | {"HOOKSEAL_LOG_LEVEL": "debug"})

@@ -424,7 +424,7 @@ def _ping_text(ping: Ping) -> str:
         ]
     status = answer.detail if answer.status is None else f"{answer.status} ({answer.outcome})"
     lines.append(f"answer     {status}, {answer.duration_ms} ms")
-    lines += [f"  {plain(answer.snippet)}"] if answer.snippet else []
+    lines += [f"body       {plain(answer.snippet)}"] if answer.snippet else []
     lines.append(
         "to check   run `hookseal verify --secret-file FILE --headers-file FILE --body-file FILE`, with headers and "
         "body as received"
