@@ -544,7 +544,7 @@ async def test_a_failure_of_one_worker_is_retried_unspent() -> None:
 
     scene.require_unsent()
     assert scene.row.waiting_for is None
-    assert "too many are asked for: run more workers" == scene.row.error
+    assert "hookseal could not send it: too many are asked for: run more workers" == scene.row.error
     assert (0, 1, []) == (scene.meter.lacks, scene.meter.returns, scene.meter.holds)
     scene.clock.elapsed += 14.9
     assert await take(RING, scene.parts) is None
