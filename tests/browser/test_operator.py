@@ -53,7 +53,7 @@ async def test_an_event_is_found_in_two_steps_and_sent_again(
         delivery = await stage.delivery(tenant, "dead_letter")
         await visit.follow(delivery)
         text = await visit.text()
-        assert "it is a dead letter: all its attempts are spent (1)" in text
+        assert "It is a dead letter: all its attempts are spent (1)" in text
         assert "server_error, status 500" in text
 
         await visit.press("Send it again")
