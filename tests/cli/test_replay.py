@@ -75,4 +75,4 @@ async def test_the_help_says_what_is_taken_and_how_to_follow_it() -> None:
     """A newcomer learns which deliveries a job takes without options, and which command shows how far it is."""
     text = " ".join((await hookseal("replay", "start", "--help")).out.split())
     assert "ended without being delivered, also those that never had an attempt" in text
-    assert "`hookseal replay status ID` shows how far it is" in text
+    assert "`hookseal replay status REPLAY_ID` shows how far it is" in text

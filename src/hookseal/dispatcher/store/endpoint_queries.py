@@ -97,6 +97,7 @@ async def show(
     endpoint, schedule = _item(dict(row)), row["retry_schedule"]
     failure = await _SQL.row(executor, "last_failure", tenant, row["endpoint_id"])
     return endpoint | {
+        "next_probe_at": row["states"][3],
         "retry_schedule": None if schedule is None else [int(seconds) for seconds in schedule],
         "tls": None if endpoint["tls"] is None else json.loads(endpoint["tls"]),
         "last_failure": None if failure is None else dict(failure),
@@ -104,8 +105,14 @@ async def show(
 
 
 def _item(row: Mapping[str, Any]) -> dict[str, Any]:
-    states = zip(("state", "state_since", "stopped_by", "next_probe_at"), row["states"], strict=True)
-    return {**row, "metadata": json.loads(row["metadata"]), **dict(states)}
+    own = {name: value for name, value in row.items() if name != "states"}
+    state, since, stopped_by, _next_probe_at = row["states"]
+    return own | {
+        "metadata": json.loads(row["metadata"]),
+        "state": state,
+        "state_since": since,
+        "stopped_by": stopped_by,
+    }
 
 
 BATCH: Final = 1_000  # rows that one statement writes or deletes
