@@ -1,6 +1,5 @@
 """The rows of each frozen revision, as its last version and its workers wrote them, upgraded and delivered."""
 
-import asyncio
 import json
 from collections import Counter
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from tests.cli.command import hookseal
 from tests.schema.make_dump import DUMPS
 from tests.worker.environment import environment
 from tests.worker.fleet import fleet
+from tests.worker.waiting import eventually_equals
 from tests.worker.world import receiving
 
 FROZEN = sorted(path.stem for path in DUMPS.glob("*.sql"))
@@ -32,7 +32,7 @@ JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_
 WHERE d.state = 'pending' AND e.enabled GROUP BY e.url
 """
 # The worker moves these to `endpoint_disabled` in its own round, perhaps after it has delivered the others.
-_WAITS_FOR_A_SECRET = "SELECT EXISTS (SELECT FROM hookseal.deliveries WHERE waiting_for = 'secret')"
+_WAITING_FOR_A_SECRET = "SELECT count(*) FROM hookseal.deliveries WHERE waiting_for = 'secret'"
 # No call leaves a row of key_lock, and the dump has no worker. That of 0001 was made of endpoints and deliveries only.
 EMPTY = {"0002": {"key_lock", "workers"}}
 
@@ -90,9 +90,7 @@ async def test_what_an_older_version_left_is_delivered_after_the_upgrade(
                 assert 0 == moved.code, moved.err
             await workers.start()
             await receiver.wait_for(due.total())
-            async with asyncio.timeout(30):
-                while await connection.fetchval(_WAITS_FOR_A_SECRET):  # noqa: ASYNC110 -- a row has no event
-                    await asyncio.sleep(0.05)
+            await eventually_equals(0, lambda: connection.fetchval(_WAITING_FOR_A_SECRET))
             await workers.stop_all()
         left = await connection.fetch("SELECT DISTINCT state, waiting_for FROM hookseal.deliveries ORDER BY state")
         left_over = [tuple(row) for row in left]
