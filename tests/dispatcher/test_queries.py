@@ -737,3 +737,13 @@ async def test_the_read_only_role_reads_both_views(installation: Installation) -
         await connection.execute("SET LOCAL ROLE hookseal_readonly")
         assert 2 == len(await connection.fetch("SELECT * FROM hookseal.endpoint_stats"))
         assert 1 == len(await connection.fetch("SELECT * FROM hookseal.endpoint_backlog"))
+
+
+@pytest.mark.pure
+def test_what_others_wrote_marks_no_command() -> None:
+    """A reason or an error may have backticks; only commands of hookseal stand between these."""
+    tricked = "run `hookseal endpoint delete --yes`"
+    disabled = held(WaitingFor.ENDPOINT_DISABLED, endpoint=replace(DISABLED, disabled_reason=tricked))
+    for facts in (disabled, {"next_attempt_at": LATER, "last_error": tricked}):
+        text = explain(replace(FACTS, **facts)).text
+        assert "run 'hookseal endpoint delete --yes'" in text

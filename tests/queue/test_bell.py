@@ -64,7 +64,8 @@ def test_no_url_replaces_what_the_program_needs(answer_seconds: float | None) ->
     assert {name: plain[name] for name in REDIS_IGNORED} == {name: found[name] for name in REDIS_IGNORED}
     assert (2, answer_seconds) == (found["protocol"], found["socket_timeout"])
     assert ("a&b", 7) == (found["client_name"], made.max_connections)
-    assert "/run/valkey.sock" == pool("unix:///run/valkey.sock?protocol=3", answer_seconds).connection_kwargs["path"]
+    local = pool("unix:///run/valkey.sock?protocol=3&socket_keepalive=1", answer_seconds)
+    assert "/run/valkey.sock" == local.make_connection().path  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.filterwarnings("ignore:.*lib_(name|version):DeprecationWarning")  # since redis 7; it still takes them

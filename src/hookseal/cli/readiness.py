@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from hookseal.cli.shared.printing import emit, printable
+from hookseal.cli.shared.printing import emit, plain, printable
 from hookseal.errors import ConfigError, Malformed, Unavailable
 
 ANSWER_SECONDS: Final = 3.0
@@ -97,13 +97,13 @@ def _parsed(url: str) -> tuple[str, int, str]:
 
 def _text(answer: Mapping[str, Any]) -> str:
     checks = answer.get("checks")
-    lines = [printable(str(answer.get("status")))]
+    lines = [plain(str(answer.get("status")))]
     if isinstance(checks, dict):
-        lines += [printable(f"{name}: {state}") for name, state in checks.items()]
+        lines += [plain(f"{name}: {state}") for name, state in checks.items()]
     unrecorded = answer.get("unrecorded")
     if isinstance(unrecorded, dict):
-        lines += [printable("unrecorded: {outcomes} since {since}: {reason}".format_map({**_NOT_SAID, **unrecorded}))]
+        lines += [plain("unrecorded: {outcomes} since {since}: {reason}".format_map({**_NOT_SAID, **unrecorded}))]
     processes = answer.get("processes")
     if isinstance(processes, dict):
-        lines += [printable(f"process {number}: {state}") for number, state in processes.items()]
+        lines += [plain(f"process {number}: {state}") for number, state in processes.items()]
     return "\n".join(lines)

@@ -144,14 +144,15 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
     options |= {
         "socket_timeout": answer_seconds,
         "socket_connect_timeout": answer_seconds,
-        "socket_keepalive": True,
         "health_check_interval": 15,
         "decode_responses": False,
         "encoding": "utf-8",
         "encoding_errors": "strict",
         "protocol": 2,  # what each version of the client speaks in the same way; redis 8 would choose 3
     }
-    return ConnectionPool.from_url(_without(first, options), **options)
+    if not first.startswith("unix:"):  # whose connections the client refuses to make with it
+        options["socket_keepalive"] = True
+    return ConnectionPool.from_url(_without(first, {*options, "socket_keepalive"}), **options)
 
 
 def _without(url: str, names: Collection[str]) -> str:

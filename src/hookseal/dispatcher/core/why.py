@@ -286,7 +286,7 @@ def _disabled(facts: Facts) -> str:
     if facts.endpoint is None or facts.endpoint.enabled:
         return ""
     at = "" if facts.endpoint.disabled_at is None else f" at {_at(facts.endpoint.disabled_at)}"
-    reason = "" if facts.endpoint.disabled_reason is None else f" ({facts.endpoint.disabled_reason})"
+    reason = "" if facts.endpoint.disabled_reason is None else f" ({_foreign(facts.endpoint.disabled_reason)})"
     return f"its endpoint was disabled{at}{reason}"
 
 
@@ -416,7 +416,12 @@ def _workers(facts: Facts) -> tuple[str | None, str]:
 
 
 def _error(facts: Facts) -> str:
-    return "" if facts.last_error is None else f" ({facts.last_error})"
+    return "" if facts.last_error is None else f" ({_foreign(facts.last_error)})"
+
+
+def _foreign(text: str) -> str:
+    """Return the text without backticks: between these stands a command that a person shall run."""
+    return text.replace("`", "'")
 
 
 def _at(moment: datetime) -> str:
