@@ -67,11 +67,11 @@ coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own 
 	@$(RUN) pytest -q -n 2 -m "not servers or pure" --cov --cov-branch \
 	    tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets
 
-image: $(VENV) ## build the image and run it, alone and by compose; what cannot run here is named, and not proven
+image: $(VENV) .release/ready ## build the image and run it, alone and by compose; what cannot run here is named, and not proven
 	@$(RUN) tools.image $(ARGS)
 
-smoke: $(VENV) .release/ready ## build the package, rehearse a release, and try it with each supported Python that is here
-	@$(RUN) tools.smoke
+smoke: $(VENV) .release/ready ## rehearse a release of the commit, and try its files with each supported Python that is here
+	@$(RUN) tools.smoke $(ARGS)
 
 release: $(VENV) .release/ready ## the files of a release of this commit, in dist/: docs/releasing.md
 	@$(RUN) tools.release $(ARGS)

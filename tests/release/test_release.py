@@ -15,6 +15,7 @@ import pytest
 from tools import release
 from tools.records import ROOT
 from tools.release import CannotRelease, differences, refusals, section
+from tools.smoke import released
 
 pytestmark = pytest.mark.req("OPS-14", part="release")
 
@@ -203,25 +204,25 @@ def test_without_a_key_nothing_is_signed(clone: Path, tmp_path: Path, monkeypatc
 
 
 def test_an_ssh_key_signs(clone: Path, tmp_path: Path) -> None:
-    """The key that git signs with signs; `ssh-keygen` verifies it, and refuses another text."""
+    """The key that git signs with signs; the checks of docs/releasing.md refuse a changed file, and another signer."""
     if shutil.which("ssh-keygen") is None:
         pytest.skip("there is no ssh-keygen")
-    key, sums = tmp_path / "key", tmp_path / "SHA256SUMS"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    sums.write_text("sums")
-    _configured(clone, {"gpg.format": "ssh", "user.signingkey": str(key)})
+    dist, signers = tmp_path / "dist", tmp_path / "dist" / released.SIGNERS
+    dist.mkdir()
+    (dist / "wheel").write_text("1")
+    (dist / release.SUMS).write_text(release.sums(dist))
+    other, ours = (released.new_key(clone, tmp_path / name) for name in ("other", "ours"))
     try:
-        assert "signed by the SSH key" in release.sign(clone, sums)
+        assert "signed by the SSH key" in release.sign(clone, dist / release.SUMS)
     finally:
         _configured(clone, {"gpg.format": None, "user.signingkey": None})
 
-    (tmp_path / "allowed").write_text(f"maintainer {key.with_suffix('.pub').read_text()}")
-    words = ["-Y", "verify", "-f", "allowed", "-I", "maintainer", "-n", release.NAMESPACE, "-s", "SHA256SUMS.sig"]
-    codes = [
-        subprocess.run(["ssh-keygen", *words], cwd=tmp_path, input=text, capture_output=True, check=False).returncode
-        for text in (b"sums", b"others")
-    ]
-    assert [0, 255] == codes
+    signers.write_text(ours)
+    assert released.is_genuine(dist)
+    assert 2 == released.changes_refused(dist)
+    assert released.is_genuine(dist)
+    signers.write_text(other)
+    assert not released.is_genuine(dist)
 
 
 def test_an_openpgp_key_signs(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

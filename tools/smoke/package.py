@@ -40,9 +40,9 @@ def contents(wheel: Path) -> list[str]:
 
 
 def install(wheel: Path, python: Path) -> None:
-    """Install the wheel, and nothing else, into the environment of this Python."""
-    command = ("-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index")
-    run(sys.executable, *command, str(wheel), at=python.parent)
+    """Install the wheel, and nothing else, into the environment of this Python, also over another one."""
+    options = ("--quiet", "--no-deps", "--no-index", "--force-reinstall")
+    run(sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(wheel), at=python.parent)
 
 
 def try_out(python: Path, database_url: str) -> str:
