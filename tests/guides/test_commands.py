@@ -48,6 +48,7 @@ ELSEWHERE = {
     "docs/restore.md": "tests/restore/test_new_server.py::test_a_restored_installation_continues",
     "docs/runbook-keys.md": "tests/cli/test_audit_anchors.py::test_other_commands_read_the_output_of_heads",
     "docs/runbook.md": "tests/cli/test_replay.py::test_a_job_is_started_shown_and_cancelled",
+    "docs/tutorial.md": "tests/cli/test_tutorial.py::test_the_tutorial_runs_as_written",
     "examples/django_app/README.md": "tests/browser/test_mounted.py::test_a_customer_of_a_product_adds_an_endpoint",
     "examples/fastapi_app/README.md": "tests/examples/test_fastapi_app.py::test_a_customer_manages_webhooks",
 }

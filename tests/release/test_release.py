@@ -15,6 +15,7 @@ import pytest
 from tools import release
 from tools.records import ROOT
 from tools.release import CannotRelease, differences, refusals, section
+from tools.smoke import __main__ as smoke
 from tools.smoke import released
 
 pytestmark = pytest.mark.req("OPS-14", part="release")
@@ -245,6 +246,14 @@ def test_an_openpgp_key_signs(clone: Path, tmp_path: Path, monkeypatch: pytest.M
         _configured(clone, {"user.signingkey": None})
         subprocess.run(["gpgconf", "--kill", "all"], check=False)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def test_a_record_needs_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncommitted changes are refused before anything runs."""
+    monkeypatch.setattr(smoke, "is_dirty", lambda _root: True)
+
+    with pytest.raises(SystemExit):
+        smoke.main(["--record"])
 
 
 def _configured(clone: Path, values: Mapping[str, str | None]) -> None:

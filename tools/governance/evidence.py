@@ -27,6 +27,7 @@ GROUP: Final = "PERF"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)  # what reading a file of another form raises
 _LARGE: Final = 10_000
 _FAULTS: Final = "make test-faults ARGS=--record"
+_SMOKE: Final = "make smoke ARGS=--record"
 _NOTHING_LOST: Final = {"lost": 0, "unexplained": 0, "wrong": 0}
 _NOTHING_TWICE: Final = {**_NOTHING_LOST, "duplicates": 0, "unknown": 0}
 
@@ -91,6 +92,20 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
             {"delivered": 4, "wheels": 3, "sdists": 3, "signatures": 1, "refused": 8},
             {"findings": 0},
         ),
+    ),
+    "UX-01": Benchmark(
+        command=_SMOKE,
+        measures=("pyproject.toml",),
+        suite=Suite(
+            ("api", "aws", "cli", "embedded", "gcp", "migrate", "otel", "together", "worker"),
+            {"installations": 24, "resolutions": 8},
+            {"moved": 0},
+        ),
+    ),
+    "UX-04": Benchmark(
+        command=_SMOKE,
+        measures=(records.SOURCE, "docs/tutorial.md", "pyproject.toml"),
+        suite=Suite(("tutorial",), {"verified": 1}, {"seconds": 240}),
     ),
     "UI-06": Benchmark(
         command="make pages ARGS=--record",
