@@ -2,10 +2,13 @@
 
 import asyncio
 import pickle
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
@@ -16,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as ConnectionEnded
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
+from hookseal.config import urls
 from hookseal.config.urls import REDIS_IGNORED, REDIS_SUPPORTED
 from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
@@ -28,6 +32,7 @@ from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
 from hookseal.secrets.core.material import SecretMaterial
 from tests.cli.listeners import closed_port
+from tests.doubles.certificates import authority
 from tests.doubles.claims import DELIVERY, ENDPOINT, RING
 from tests.doubles.replaced import replace
 from tests.queue.arq_pool import arq_pool
@@ -75,6 +80,41 @@ def test_the_client_takes_each_parameter_that_the_settings_admit(name: str) -> N
     made = pool(f"{scheme}://h/?{name}={next(iter(REDIS_SUPPORTED[name]), '1')}", None)
 
     made.make_connection()  # type: ignore[no-untyped-call]
+
+
+def test_the_client_makes_the_tls_context_that_the_settings_admit(tmp_path: Path) -> None:
+    """So no parameter fails first at the first ring."""
+    own = authority()
+    file = tmp_path / "own.pem"
+    file.write_bytes(own.both)
+    names = {"ssl_certfile": file, "ssl_keyfile": file, "ssl_ca_certs": file, "ssl_ca_data": own.pem}
+    others = {"ssl_ciphers": "ECDHE+AESGCM", "ssl_check_hostname": "true", "ssl_cert_reqs": "optional"}
+    parameters = {name: quote(str(value)) for name, value in {**names, **others}.items()}  # it decodes values twice
+    assert parameters.keys() == {name for name in REDIS_SUPPORTED if name.startswith("ssl_")}
+
+    made = pool(urls.redis(f"rediss://h/?{urlencode(parameters)}").url, None)
+
+    found = made.make_connection().ssl_context.get()  # type: ignore[no-untyped-call]
+    assert (ssl.CERT_OPTIONAL, True) == (found.verify_mode, found.check_hostname)
+    assert ssl.PEM_cert_to_DER_cert(own.pem) in found.get_ca_certs(binary_form=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "login"),
+    [
+        ("redis://a:b@h/1", "redis://c:d%40@h/1", ("c", "d@")),
+        ("redis://h/1?username=a&password=b", "redis://h/1?username=c&password=d%40", ("c", "d@")),
+        ("unix://a@/s?password=b", "unix://a@/s?password=d%2540", ("a", "d@")),
+        ("unix://:b@/s", "unix:///s?password=d", ("d",)),
+    ],
+)
+def test_a_login_that_changes_may_stand_anywhere_in_the_url(first: str, later: str, login: tuple[str, ...]) -> None:
+    """Each connection logs in as the url says then."""
+    answers = iter([first, later])
+
+    connection = pool(lambda: next(answers), None).make_connection()  # type: ignore[no-untyped-call]
+
+    assert login == connection.credential_provider.get_credentials()
 
 
 async def test_a_url_of_an_application_that_decodes_answers_delivers_rings(redis_url: str) -> None:

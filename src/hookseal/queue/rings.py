@@ -138,8 +138,9 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
     the client would not take.
     """
     first = url() if callable(url) else url
-    if callable(url) and (parts := urlsplit(first)).password is not None:
-        options["credential_provider"] = _Login(url)
+    if callable(url) and any(_login(first)):
+        options |= {"credential_provider": _Login(url), "username": None, "password": None}
+        parts = urlsplit(first)
         first = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     options |= {
         "socket_timeout": answer_seconds,
@@ -173,6 +174,13 @@ class _Login(CredentialProvider):
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         """Return them as they are now; without a user only the password."""
-        parts = urlsplit(self._url())
-        password = unquote(parts.password or "")
-        return (unquote(parts.username), password) if parts.username else (password,)
+        user, password = _login(self._url())
+        return (user, password) if user else (password,)
+
+
+def _login(url: str) -> tuple[str, str]:
+    """Return the user and the password of the url, where the client finds them; "" for one that it does not have."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    user, password = parts.username or query.get("username", ""), parts.password or query.get("password", "")
+    return unquote(user), unquote(password)
