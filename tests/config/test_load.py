@@ -337,7 +337,7 @@ def test_prefixed_urls_take_precedence() -> None:
     ("url", "message"),
     [
         ("mysql://h/d", "HOOKSEAL_DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
-        ("postgresql://h/d?sslmod=x", "HOOKSEAL_DATABASE_URL has the parameter sslmod, which PostgreSQL does not know"),
+        ("postgresql://h/d?sslmod=x", "HOOKSEAL_DATABASE_URL has an unknown parameter, number 1 behind the "),
         ("postgresql://u:p/w@h/d", "HOOKSEAL_DATABASE_URL has an '@' after the first '/' or '?'"),
     ],
 )
@@ -527,7 +527,7 @@ def test_the_listen_url_is_checked() -> None:
     )
     assert "hunter2" not in repr(settings)
     [unknown] = problems(environment(HOOKSEAL_LISTEN_URL=f"{url}?colour=hunter2"))
-    assert unknown.startswith("HOOKSEAL_LISTEN_URL has the parameter colour, which PostgreSQL does not know")
+    assert unknown.startswith("HOOKSEAL_LISTEN_URL has an unknown parameter, number 1 behind the")
     assert "hunter2" not in unknown
     assert ["HOOKSEAL_LISTEN_URL must be a url of the form of DATABASE_URL"] == problems(
         environment(HOOKSEAL_LISTEN_URL="mysql://x")

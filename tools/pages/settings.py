@@ -80,7 +80,8 @@ def _parameters() -> list[str]:
         "| `sslrootcert=system` | the certificate authorities of the operating system, with `sslmode=verify-full` |",
         *sorted(ignored + unsupported),
         "",
-        "Any other is refused, and the error names it. Set a server setting with `options=-c%20NAME%3DVALUE`.",
+        "Any other is refused, and the error says at which place it stands.",
+        "Set a server setting with `options=-c%20NAME%3DVALUE`.",
         "",
         "## Parameters of the url of Redis",
         "",
@@ -89,7 +90,7 @@ def _parameters() -> list[str]:
         f"{_list(REDIS_SUPPORTED)}.",
         "",
         f"An application may share the url, so these are ignored: {_list(REDIS_IGNORED)}.",
-        "hookseal sets them itself. Any other is refused, and the error names it.",
+        "hookseal sets them itself. Any other is refused, as above.",
         "",
     ]
 

@@ -2,7 +2,8 @@
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -85,7 +86,7 @@ UNSUPPORTED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "sslcrldir": ((), "the driver reads one file: name it with sslcrl"),
     "sslkeylogfile": ((), "it would write the keys of the connection to a file: remove it"),
 }
-_NAME: Final = re.compile(r"[a-z_]{1,63}")
+_KNOWN: Final = frozenset({*SUPPORTED, *SSLMODE_ALIASES, *IGNORED, *UNSUPPORTED})
 _VERIFYING: Final = frozenset(
     {"require", "verify-ca", "verify-full"}
 )  # with these modes the driver reads the certificate authorities
@@ -111,8 +112,6 @@ def for_driver(parameters: Mapping[str, str]) -> Parameters:
             )
         elif name in UNSUPPORTED:
             _require_no_effect(name, value, parameters)
-        elif name not in IGNORED:
-            raise _unknown_parameter(name)
     if values.get("sslrootcert") == "system":
         values |= _system_authorities(values.get("sslmode", FULL))
     return Parameters(values=values, is_unchanged=values == parameters)
@@ -141,15 +140,6 @@ def _system_authorities(mode: str) -> dict[str, str]:
             "sslrootcert", "whose value `system` needs a CA file of this system, and there is none: name a file"
         )
     return {"sslrootcert": file, "sslmode": FULL}
-
-
-def _unknown_parameter(name: str) -> PydanticCustomError:
-    if not _NAME.fullmatch(name):  # it may be part of a password
-        return problem(f"{URL} has a parameter that PostgreSQL does not know: correct or remove it")
-    return parameter_problem(
-        name,
-        "which PostgreSQL does not know: correct or remove it (set a server setting with options=-c%20NAME%3DVALUE)",
-    )
 
 
 def parameter_problem(name: str, why: str, variable: str = URL) -> PydanticCustomError:
@@ -269,7 +259,7 @@ def database(text: str) -> Database:
     variable = URL
     url = _DRIVER.sub(r"\1://", text)
     parts = _split(url, {"postgresql", "postgres"}, variable)
-    parameters = for_driver(_query(parts, variable))
+    parameters = for_driver(dict(_query(parts, _KNOWN, variable)))
     require_usable_files(parameters.values)
     if not parameters.is_unchanged:
         url = f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(parameters.values, quote_via=quote, safe='/:,')}"
@@ -310,15 +300,11 @@ def redis(text: str) -> Redis:
 
 
 def _require_parameters_of_redis(parts: SplitResult) -> None:
-    pairs = _pairs_of_query(parts, _REDIS_URL)
+    pairs = _query(parts, REDIS_SUPPORTED.keys() | REDIS_IGNORED, _REDIS_URL)
     names = [name for name, _ in pairs]
     for name, value in pairs:
         if name in REDIS_IGNORED:
             continue
-        if not _NAME.fullmatch(name):  # it may be part of a password
-            raise problem(f"{_REDIS_URL} has a parameter that hookseal does not pass on: correct or remove it")
-        if name not in REDIS_SUPPORTED:
-            raise parameter_problem(name, "which hookseal does not pass on: correct or remove it", _REDIS_URL)
         if names.count(name) > 1:  # the client would take the first, and other programs the last
             raise parameter_problem(name, "which it has more than once: keep one", _REDIS_URL)
         if name.startswith("ssl_") and parts.scheme != "rediss":
@@ -333,16 +319,19 @@ def _require_parameters_of_redis(parts: SplitResult) -> None:
             _one_of(name, value, {each: each for each in REDIS_SUPPORTED[name]}, _REDIS_URL)
 
 
-def _query(parts: SplitResult, variable: str) -> dict[str, str]:
-    return dict(_pairs_of_query(parts, variable))
-
-
-def _pairs_of_query(parts: SplitResult, variable: str) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(parts.query, strict_parsing=bool(parts.query))
-    except ValueError:  # its text holds the value, so it must not become the context of the problem
-        pass
-    raise problem(f"{variable} has a parameter without a value behind the '?': write NAME=VALUE, or remove it")
+def _query(parts: SplitResult, known: Collection[str], variable: str) -> list[tuple[str, str]]:
+    pairs = None
+    with suppress(ValueError):  # its text holds the value, so it must not become the context of the problem
+        pairs = parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    if pairs is None:
+        raise problem(f"{variable} has a parameter without a value behind the '?': write NAME=VALUE, or remove it")
+    for number, (name, _) in enumerate(pairs, 1):
+        if name not in known:  # it may be a piece of a password
+            raise problem(
+                f"{variable} has an unknown parameter, number {number} behind the '?': correct or remove it "
+                "(docs/settings.md has those that are allowed)"
+            )
+    return pairs
 
 
 def _address(parts: SplitResult, parameters: Mapping[str, str]) -> str:
