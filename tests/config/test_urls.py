@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from pydantic_core import PydanticCustomError
 
 from hookseal.config import urls
@@ -61,6 +62,8 @@ def test_the_address_of_postgresql_is_host_and_port(url: str, address: str) -> N
         ("valkeys://:pw@host:7000/1", "host:7000"),
         ("redis://host/?decode_responses=true&protocol=3&client_name=shop&max_connections=50", "host:6379"),
         ("valkeys://host/?ssl_check_hostname=true", "host:6379"),
+        ("rediss://host/?ssl_check_hostname=False&ssl_cert_reqs=none&ssl_ciphers=ECDHE%2BAESGCM", "host:6379"),
+        ("unix://user@/run/valkey.sock?password=pw", "the socket /run/valkey.sock"),
         ("unix:///run/valkey.sock?db=1", "the socket /run/valkey.sock"),
         ("unix://:pw@/run/valkey.sock", "the socket /run/valkey.sock"),
     ],
@@ -130,6 +133,13 @@ def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, expected_message:
         ("redis://h?db=canary", "has the parameter db, which must be a number of at most five digits: correct it"),
         ("redis://h?db=canary&db=0", "has the parameter db, which it has more than once: keep one"),
         ("rediss://h?ssl_cert_reqs=canary&ssl_cert_reqs=none", "has the parameter ssl_cert_reqs, which it has more"),
+        ("redis://h?client_name=", "has the parameter client_name, which is empty: write its value, or remove it"),
+        ("rediss://h?ssl_cert_reqs=", "has the parameter ssl_cert_reqs, which is empty: write its value, or remove it"),
+        ("redis://h?client_name=can%20ary", "has the parameter client_name, which must be of visible ASCII characters"),
+        ("redis://h?client_name=can%2520ary", "has the parameter client_name, which must be of visible ASCII"),
+        ("redis://h?retry_on_timeout=canary", "has the parameter retry_on_timeout, which must be true, True, "),
+        ("redis://canary@h?username=canary", "has the parameter username, which it has before the '@' too: keep one"),
+        ("redis://:canary@h?password=x", "has the parameter password, which it has before the '@' too: keep one"),
         ("redis://h?max_connections=canary", "has the parameter max_connections, which must be a number"),
         ("redis://h?ssl_cert_reqs=none", "has the parameter ssl_cert_reqs, which is for TLS: write rediss://"),
         ("unix:///s?ssl_certfile=canary", "has the parameter ssl_certfile, which is for TLS: write rediss://"),
@@ -142,12 +152,24 @@ def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, expected_message:
             "has the parameter ssl_ca_certs, whose file cannot be read (FileNotFoundEr",
         ),
         (
-            "rediss://h?ssl_certfile=/canary",
+            "rediss://h?ssl_certfile=/canary&ssl_keyfile=/canary",
             "has the parameter ssl_certfile, whose file cannot be read (FileNotFoundEr",
         ),
         (
+            "rediss://h?ssl_certfile=/canary",
+            "has the parameter ssl_certfile, which needs ssl_keyfile: add it (one file may have both)",
+        ),
+        (
             "rediss://h?ssl_keyfile=/canary",
-            "has the parameter ssl_keyfile, whose file cannot be read (FileNotFoundErro",
+            "has the parameter ssl_keyfile, which needs ssl_certfile: add it (one file may have both)",
+        ),
+        ("rediss://h?ssl_ciphers=canary", "has the parameter ssl_ciphers, which cannot be used for TLS (SSLError):"),
+        ("rediss://h?ssl_ca_data=canary", "has the parameter ssl_ca_data, which cannot be used for TLS (SSLError):"),
+        ("rediss://h?ssl_ca_data=c%C3%A4nary", "has the parameter ssl_ca_data, which cannot be used for TLS (TypeErr"),
+        ("rediss://h?ssl_check_hostname=canary", "has the parameter ssl_check_hostname, which must be true, True, "),
+        (
+            "rediss://h?ssl_check_hostname=True&ssl_cert_reqs=none",
+            "has the parameter ssl_check_hostname, which needs ssl_cert_reqs=required: correct or remove one of the ",
         ),
         ("unix://", "names no socket: write unix:///PATH"),
         ("unix:///", "names no socket: write unix:///PATH"),
@@ -158,6 +180,26 @@ def test_the_wrong_part_of_a_redis_url_is_named(url: str, expected_message: str)
         urls.redis(url)
     assert caught.value.message().startswith(f"REDIS_URL {expected_message}")
     assert "canary" not in caught.value.message()
+
+
+def test_a_file_that_the_client_of_redis_could_not_load_is_reported(tmp_path: Path) -> None:
+    """What is no PEM, does not match or has a password is reported at the start, by the name of its parameter."""
+    one, other = issued("a.example"), issued("b.example")
+    locked = one.key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"the client would ask a terminal for this")
+    )
+    contents = {"no": b"canary", "cert": one.pem.encode(), "other": other.both, "locked": locked, "both": one.both}
+    at = {name: quote(str(tmp_path / name)) for name in contents}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+
+    for certificate, key in (("no", "both"), ("cert", "no"), ("cert", "other"), ("cert", "locked")):
+        with pytest.raises(PydanticCustomError, match="ssl_certfile, whose certificate does not match") as caught:
+            urls.redis(f"rediss://h?ssl_certfile={at[certificate]}&ssl_keyfile={at[key]}")
+        assert str(tmp_path) not in caught.value.message()
+    with pytest.raises(PydanticCustomError, match="ssl_ca_certs, whose file does not hold certificates in PEM form"):
+        urls.redis(f"rediss://h?ssl_ca_certs={at['no']}")
+    urls.redis(f"rediss://h?ssl_certfile={at['both']}&ssl_keyfile={at['both']}&ssl_ca_certs={at['cert']}")
 
 
 def with_query(query: str) -> str:
@@ -184,6 +226,7 @@ def test_every_libpq_parameter_is_listed_once() -> None:
         ("", "?"),
         ("sslmode=require&application_name=shop&options=-c%20work_mem%3D4MB", None),
         ("target_session_attrs=read-write", None),
+        ("sslmode=&application_name=", None),
         ("connect_timeout=10", "?"),
         ("keepalives=1&keepalives_idle=30&sslmode=require&client_encoding=utf8", "?sslmode=require"),
         ("channel_binding=prefer&gssencmode=disable", "?"),

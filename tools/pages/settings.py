@@ -91,6 +91,7 @@ def _parameters() -> list[str]:
         "",
         f"An application may share the url, so these are ignored: {_list(REDIS_IGNORED)}.",
         "hookseal sets them itself. Any other is refused, as above.",
+        "A value or a file that could not be used for a connection is refused at the start.",
         "",
     ]
 

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -158,7 +158,7 @@ def require_usable_files(parameters: Mapping[str, str]) -> None:
             if name in parameters:
                 _require_authorities(name, parameters[name], URL)
     if mode != "disable" and {"sslcert", "sslkey"} <= parameters.keys():
-        _require_identity(parameters)
+        _require_identity("sslcert", "sslkey", parameters, URL)
 
 
 def _require_authorities(name: str, file: str, variable: str) -> None:
@@ -172,17 +172,19 @@ def _require_authorities(name: str, file: str, variable: str) -> None:
         raise _unreadable(name, error, variable) from None
 
 
-def _require_identity(parameters: Mapping[str, str]) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name in ("sslcert", "sslkey"):  # the loading below does not say which of the two cannot be read
-        _require_readable(name, parameters[name], URL)
-    try:
-        context.load_cert_chain(
-            parameters["sslcert"], parameters["sslkey"], password=lambda: parameters.get("sslpassword", "")
+def _require_identity(certificate: str, key: str, parameters: Mapping[str, str], variable: str) -> None:
+    for name in (certificate, key):  # the loading below does not say which of the two cannot be read
+        _require_readable(name, parameters[name], variable)
+    try:  # without a password it would ask the terminal for one
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+            parameters[certificate], parameters[key], password=lambda: parameters.get("sslpassword", "")
         )
     except (OSError, ValueError):
+        encrypted = "sslpassword does not decrypt the key" if variable == URL else "the key has a password: remove it"
         raise parameter_problem(
-            "sslcert", "whose certificate does not match the key in sslkey, or sslpassword does not decrypt the key"
+            certificate,
+            f"whose certificate does not match the key in {key}, or one of the two is not in PEM form, or {encrypted}",
+            variable,
         ) from None
 
 
@@ -204,6 +206,8 @@ def _unreadable(name: str, error: Exception, variable: str) -> Exception:
 LISTEN_URL: Final = "HOOKSEAL_LISTEN_URL"
 
 _REDIS_URL: Final = "REDIS_URL"
+_TRUE: Final = ("true", "True", "yes", "1")
+_BOOLEAN: Final = (*_TRUE, "false", "False", "no", "0")  # the client would take any other word for true
 # What the client of Redis takes from its url. The tuple has the allowed values; () allows any.
 REDIS_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "client_name": (),
@@ -212,12 +216,12 @@ REDIS_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "lib_version": (),
     "max_connections": (),
     "password": (),
-    "retry_on_timeout": (),
+    "retry_on_timeout": _BOOLEAN,
     "ssl_ca_certs": (),
     "ssl_ca_data": (),
     "ssl_cert_reqs": ("none", "optional", "required"),
     "ssl_certfile": (),
-    "ssl_check_hostname": (),
+    "ssl_check_hostname": _BOOLEAN,
     "ssl_ciphers": (),
     "ssl_keyfile": (),
     "username": (),
@@ -235,11 +239,16 @@ REDIS_IGNORED: Final = frozenset(
         "socket_timeout",
     }
 )
-_REDIS_NUMBERS: Final = frozenset({"db", "max_connections"})
 _HOST: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _HOSTS: Final = re.compile(rf"{_HOST}(?::[^,]*)?(?:,{_HOST}(?::[^,]*)?)*")
 _HOST_AND_PORT: Final = re.compile(rf"({_HOST})(?::([^,]*))?")
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
+_FIVE_DIGITS: Final = (_NUMBER, "a number of at most five digits")
+_REDIS_FORMS: Final = {
+    "client_name": (re.compile(r"[!-~]+"), "of visible ASCII characters"),  # else Redis refuses the connection
+    "db": _FIVE_DIGITS,
+    "max_connections": _FIVE_DIGITS,
+}
 _REDIS_DATABASE: Final = re.compile(r"(?:/\d{0,5})?")
 _DEFAULT_PORTS: Final = {"postgresql": "5432", "postgres": "5432", "redis": "6379", "rediss": "6379"}
 _MAX_PORT: Final = 65_535
@@ -259,7 +268,8 @@ def database(text: str) -> Database:
     variable = URL
     url = _DRIVER.sub(r"\1://", text)
     parts = _split(url, {"postgresql", "postgres"}, variable)
-    parameters = for_driver(dict(_query(parts, _KNOWN, variable)))
+    given = {name: value for name, value in _query(parts, _KNOWN, variable) if value}  # as in libpq, "" is none
+    parameters = for_driver(given)
     require_usable_files(parameters.values)
     if not parameters.is_unchanged:
         url = f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(parameters.values, quote_via=quote, safe='/:,')}"
@@ -302,27 +312,52 @@ def redis(text: str) -> Redis:
 def _require_parameters_of_redis(parts: SplitResult) -> None:
     pairs = _query(parts, REDIS_SUPPORTED.keys() | REDIS_IGNORED, _REDIS_URL)
     names = [name for name, _ in pairs]
-    for name, value in pairs:
-        if name in REDIS_IGNORED:
-            continue
+    values = {name: unquote(value) for name, value in pairs if name in REDIS_SUPPORTED}  # the client decodes twice, too
+    for name, value in values.items():
         if names.count(name) > 1:  # the client would take the first, and other programs the last
             raise parameter_problem(name, "which it has more than once: keep one", _REDIS_URL)
+        if (name == "username" and parts.username) or (name == "password" and parts.password):
+            raise parameter_problem(name, "which it has before the '@' too: keep one", _REDIS_URL)
+        if not value:  # the client would ignore it
+            raise parameter_problem(name, "which is empty: write its value, or remove it", _REDIS_URL)
         if name.startswith("ssl_") and parts.scheme != "rediss":
             raise parameter_problem(name, "which is for TLS: write rediss:// or valkeys://, or remove it", _REDIS_URL)
-        if name in _REDIS_NUMBERS and _NUMBER.fullmatch(value) is None:
-            raise parameter_problem(name, "which must be a number of at most five digits: correct it", _REDIS_URL)
-        if name == "ssl_ca_certs":
-            _require_authorities(name, unquote(value), _REDIS_URL)  # the client decodes it once more
-        if name in {"ssl_certfile", "ssl_keyfile"}:
-            _require_readable(name, unquote(value), _REDIS_URL)
+        if name in _REDIS_FORMS and _REDIS_FORMS[name][0].fullmatch(value) is None:
+            raise parameter_problem(name, f"which must be {_REDIS_FORMS[name][1]}: correct it", _REDIS_URL)
         if REDIS_SUPPORTED[name]:
             _one_of(name, value, {each: each for each in REDIS_SUPPORTED[name]}, _REDIS_URL)
+    _require_tls_of_redis(values)
+
+
+def _require_tls_of_redis(values: Mapping[str, str]) -> None:
+    """Do what the client does for its first connection, and raise a problem that names what would fail there."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    takes: Mapping[str, Callable[[str], None]] = {
+        "ssl_ca_data": lambda text: context.load_verify_locations(cadata=text),
+        "ssl_ciphers": context.set_ciphers,
+    }
+    for name in sorted(takes.keys() & values.keys()):
+        try:
+            takes[name](values[name])
+        except (ssl.SSLError, TypeError, ValueError) as error:
+            why = f"which cannot be used for TLS ({type(error).__name__}): correct it"
+            raise parameter_problem(name, why, _REDIS_URL) from None
+    if "ssl_ca_certs" in values:
+        _require_authorities("ssl_ca_certs", values["ssl_ca_certs"], _REDIS_URL)
+    for name, other in (("ssl_certfile", "ssl_keyfile"), ("ssl_keyfile", "ssl_certfile")):
+        if name in values and other not in values:  # the client would use neither, and redis 8 the one
+            raise parameter_problem(name, f"which needs {other}: add it (one file may have both)", _REDIS_URL)
+    if "ssl_certfile" in values:
+        _require_identity("ssl_certfile", "ssl_keyfile", values, _REDIS_URL)
+    if values.get("ssl_cert_reqs") == "none" and values.get("ssl_check_hostname") in _TRUE:
+        why = "which needs ssl_cert_reqs=required: correct or remove one of the two"
+        raise parameter_problem("ssl_check_hostname", why, _REDIS_URL)
 
 
 def _query(parts: SplitResult, known: Collection[str], variable: str) -> list[tuple[str, str]]:
     pairs = None
     with suppress(ValueError):  # its text holds the value, so it must not become the context of the problem
-        pairs = parse_qsl(parts.query, strict_parsing=bool(parts.query))
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     if pairs is None:
         raise problem(f"{variable} has a parameter without a value behind the '?': write NAME=VALUE, or remove it")
     for number, (name, _) in enumerate(pairs, 1):
