@@ -5,6 +5,7 @@ import pytest
 
 from hookseal import errors
 from hookseal.api.problems import is_for_the_operator, no_call, of_error, stored_text
+from hookseal.dispatcher.core.policy import await_other_worker, await_repair
 from hookseal.errors import (
     Busy,
     ConfigError,
@@ -104,6 +105,9 @@ def test_words_of_an_operator_reach_no_client(text: str, error: type[HooksealErr
         (None, None),
         ("the receiver answered 503", "the receiver answered 503"),
         ("set HOOKSEAL_ALLOW_HTTP=true", "the operator of this server must act"),
+        (await_repair(0.5).reason, "this server could not send it yet: it tries again"),
+        (f"it was held, then {await_repair(0.5).reason}", "this server could not send it yet: it tries again"),
+        (await_other_worker("run more", 0.5).reason, "this server could not send it yet: it tries again"),
     ],
 )
 def test_a_stored_text_has_no_words_of_an_operator(text: str | None, shown: str | None) -> None:

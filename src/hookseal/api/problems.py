@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from hookseal.dispatcher.core.policy import NOT_SENT
 from hookseal.errors import (
     CannotSign,
     ConfigError,
@@ -150,5 +151,9 @@ def is_for_the_operator(error: Exception, loc: Sequence[str] | None) -> bool:
 
 
 def stored_text(text: str | None) -> str | None:
-    """Return a text that hookseal has stored about a delivery or an answer, unless it has words of an operator."""
-    return None if text is None else for_a_customer(text, "the operator of this server must act")
+    """Return what a customer may read of a text that hookseal has stored about a delivery or an answer."""
+    if text is None:
+        return None
+    if NOT_SENT in text:  # also behind what held it before
+        return "this server could not send it yet: it tries again"
+    return for_a_customer(text, "the operator of this server must act")
