@@ -25,7 +25,7 @@ from hookseal.dispatcher.core.model import (
     Verdict,
     WaitingFor,
 )
-from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.core.policy import NOT_SENT, Wait
 from hookseal.dispatcher.store import ledger as batches
 from hookseal.dispatcher.store.delivery_queries import show
 from hookseal.dispatcher.store.endpoints import NewEndpoint
@@ -534,7 +534,7 @@ async def claims_of(connection: Connection, ring: Ring, *, most_bytes: int = 1_0
         for name in ("claim_one", "claim_all"):
             claiming = connection.transaction()
             await claiming.start()
-            found = await connection.fetch(_BATCHES[name], *_ids([ring]), "w1", 45.0, _TOKEN, most_bytes)
+            found = await connection.fetch(_BATCHES[name], *_ids([ring]), "w1", 45.0, _TOKEN, most_bytes, NOT_SENT)
             stored = await connection.fetch("SELECT * FROM hookseal.deliveries WHERE state = 'sending'")
             claimed = [dict(row) for row in (*found, *stored) if row.get("left_for") is None]
             claims.append([{name: each[name] for name in each if name != "claimed_at"} for each in claimed])

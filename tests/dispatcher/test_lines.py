@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.core.model import Attempt, Claim, OnDeadLetter, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.policy import NOT_SENT
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Parked
 from hookseal.dispatcher.store.endpoints import NewEndpoint
@@ -551,7 +552,7 @@ async def test_a_delivery_moved_to_the_end_is_not_claimed_early(stored: Installa
     waits = "SELECT a.tenant_id || pg_advisory_xact_lock(7)::text AS tenant_id, a.endpoint_id"
     assert at_first in claim
     paused = claim.replace(at_first, waits, 1)
-    given = (head.tenant_id, head.endpoint_id, head.delivery_id, "t", "w2", 45.0, None, 1_000_000)
+    given = (head.tenant_id, head.endpoint_id, head.delivery_id, "t", "w2", 45.0, None, 1_000_000, NOT_SENT)
     async with stored.pool.acquire() as other:
         await other.execute("SELECT pg_advisory_lock(7)")
         async with other.transaction():  # begun before the claim: by the time of its replay the delivery is due

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hookseal.dispatcher.core.policy import NOT_SENT
 from hookseal.dispatcher.store import backlog, endpoint_queries, overview, status
 from hookseal.postgres.pool import Connection, Pool
 from hookseal.worker.metrics import database
@@ -71,7 +72,7 @@ def _reads() -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """Yield each statement of a status, or of endpoints, with limits that the smaller installation reaches."""
     own = {
         "rest": (100,),
-        "first_attempts": (50, 300.0),
+        "first_attempts": (50, 300.0, NOT_SENT),
         "in_trouble": (6, 50, 50),
         "workers": (30.0, 9),
         "replays": (9,),

@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.core.policy import NOT_SENT
 from hookseal.dispatcher.store.ledger import BEGINNING
 from hookseal.postgres import connect
 from hookseal.postgres.pool import Connection, Pool
@@ -88,6 +89,7 @@ _OF_ATTEMPTS = (
     *("acme", _ENDPOINT, None, None, None, "-infinity", "infinity", "infinity", _ENDPOINT, 1, 1_000, 11, None),
 )
 _RING = ("acme", _ENDPOINT, _ENDPOINT, "f")
+_CLAIMING = ("w", 45.0, None, 2**25, NOT_SENT)
 _LANE = ("acme", _ENDPOINT)
 _PLACES = [
     (_REPEAT_EVENTS, (), "delivery_links_once"),
@@ -154,9 +156,9 @@ _PLACES = [
     (("dispatcher.store", "event_queries.sql", "everywhere"), ("e7", 10_000, 50), "events_pkey"),
     (("dispatcher.store", "event_queries.sql", "everywhere"), ("c7", 10_000, 50), "events_correlated"),
     (("dispatcher.store", "delivery_queries.sql", "has_endpoint"), (_ENDPOINT, None), "delivery_links_of_endpoint"),
-    (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "audit_log_of_subject"),
-    (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_pkey"),
-    (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_in_line"),
+    (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, *_CLAIMING), "audit_log_of_subject"),
+    (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, *_CLAIMING), "deliveries_pkey"),
+    (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, *_CLAIMING), "deliveries_in_line"),
     (("dispatcher.store", "lanes.sql", "park"), ("acme", _ENDPOINT, _ENDPOINT, "rate"), "deliveries_pkey"),
     (("dispatcher.store", "lanes.sql", "due"), (*_LANE, _ENDPOINT), "deliveries_pkey"),
     (("dispatcher.store", "lanes.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_held"),
@@ -512,7 +514,7 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
                 transaction = connection.transaction()
                 await transaction.start()
                 before: int = await connection.fetchval(_READ)
-                await connection.fetch(_CLAIM, *rings, "false", "w", 45.0, None, 2**25)
+                await connection.fetch(_CLAIM, *rings, "false", *_CLAIMING)
                 after: int = await connection.fetchval(_READ)
                 await transaction.rollback()
                 return after - before
@@ -626,9 +628,7 @@ async def test_a_claim_finds_each_of_many_endpoints_by_a_hash(pool: Pool) -> Non
         await connection.execute(_STORE_ONE_EVENT)
         rings = await connection.fetchrow(_RINGS)
         assert rings is not None
-        text = await connection.fetchval(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) {_CLAIM}", *rings, "false", "w", 45.0, None, 2**25
-        )
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {_CLAIM}", *rings, "false", *_CLAIMING)
         claimed = await connection.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE state = 'sending'")
 
     compared = re.findall(r'"Rows Removed by Join Filter": (\d+)', text)
@@ -644,7 +644,7 @@ async def test_an_outcome_is_recorded_without_a_trigger(pool: Pool) -> None:
         await connection.execute(_STORE_500)
         rings = await connection.fetchrow(_RINGS.replace("50", str(len(states))))
         assert rings is not None
-        claimed = await connection.fetch(_CLAIM, *rings, "false", "w", 45.0, None, 2**25)
+        claimed = await connection.fetch(_CLAIM, *rings, "false", *_CLAIMING)
         each = (("60", "12", "204", outcome, "-", "f") for outcome in states)
         columns = (
             *zip(*(("acme", row["delivery_id"], row["lease_token"]) for row in claimed), strict=True),
@@ -765,13 +765,13 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
             room="dispatcher.store",
             file="batches",
             name="claim_all",
-            arguments=(*rings, "false", "w", 45.0, None, 2**25),
+            arguments=(*rings, "false", *_CLAIMING),
         ),
         Read(
             room="dispatcher.store",
             file="batches",
             name="claim_all",
-            arguments=(*(each.split("\n")[0] for each in rings), "f", "w", 45.0, None, 2**25),
+            arguments=(*(each.split("\n")[0] for each in rings), "f", *_CLAIMING),
         ),
         Read(room="dispatcher.store", file="history", name="fill_attempts", arguments=()),
         Read(room="dispatcher.store", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
@@ -819,7 +819,7 @@ def _lists() -> list[Read]:
         "workers": (30.0, 50),
         "replays": (10,),
         "rest": (50,),
-        "first_attempts": (10, 300.0),
+        "first_attempts": (10, 300.0, NOT_SENT),
     }
     of_all, of_nobody = (None, False, None, 51), ("nobody", None, None, 51)
     endpoints = {"page": of_all, "page_rising": of_all} | {

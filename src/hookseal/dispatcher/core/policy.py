@@ -13,8 +13,7 @@ from hookseal.dispatcher.core.url import PLAIN_HTTP, is_plain_http, url_problem
 LOOK_AGAIN_SECONDS: Final = 15.0
 # Each further probe comes after twice as long, up to this; with what is added to it never later than 5 minutes.
 LONGEST_PROBE_SECONDS: Final = 240.0
-# The error of a delivery that hookseal itself delays begins with this. It is late then, and was not held: batches.sql
-# and status.sql look for these words.
+# The error of a delivery that hookseal itself delays begins with this. It is late then, and was not held.
 NOT_SENT: Final = "hookseal could not send it: "
 SPREAD: Final = 0.25  # what jitter may take from a wait, or add to it
 _GONE: Final = "the receiver answered 410 Gone"

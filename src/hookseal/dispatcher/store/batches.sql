@@ -36,10 +36,10 @@ state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
         claimed_refs = coalesce(s.refs, '{}'), claimed_generation = s.generation
 
 -- Whether a delivery that was never attempted has been held: then it has an error, or its line has moved to it since, or the
--- breaker of its endpoint has closed while it waited for room. An error that begins with `NOT_SENT` of core/policy.py is a delay
--- of hookseal itself, which holds nothing.
+-- breaker of its endpoint has closed while it waited for room. An error that begins with $9 is a delay of hookseal itself, which
+-- holds nothing.
 -- name: was_held
-(coalesce(NOT starts_with(d.last_error, 'hookseal could not send it: '),
+(coalesce(NOT starts_with(d.last_error, $9::text),
                  d.position IS NOT NULL AND d.next_attempt_at > d.created_at)
         OR d.waiting_for IS NOT NULL
            AND EXISTS (SELECT FROM hookseal.lanes AS l

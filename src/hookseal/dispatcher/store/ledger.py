@@ -26,7 +26,7 @@ from hookseal.dispatcher.core.model import (
     Verdict,
     WaitingFor,
 )
-from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.core.policy import NOT_SENT, Wait
 from hookseal.dispatcher.lanes.lane import TROUBLE
 from hookseal.errors import Busy
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
@@ -47,7 +47,7 @@ async def plan_batches(connection: Connection) -> None:
     Raises `Unavailable`.
     """
     for name in ("claim_one", "claim_all"):
-        await _BATCHES.rows(connection, name, *_NO_RINGS, "", 0.0, None, 0)
+        await _BATCHES.rows(connection, name, *_NO_RINGS, "", 0.0, None, 0, NOT_SENT)
     await _BATCHES.rows(connection, "record_all", *_NO_OUTCOMES, "")
 
 
@@ -273,7 +273,7 @@ class PostgresLedger:
         endpoint share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
         """
         by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
-        arguments = (*_ids(by_id.values()), self._worker, self._lease_seconds, token, most_bytes)
+        arguments = (*_ids(by_id.values()), self._worker, self._lease_seconds, token, most_bytes, NOT_SENT)
         is_alone = len(by_id) == 1 and not rings[-1].is_parked  # one that was parked is more often locked
         # Rare cases are left to the second statement.
         rows = await _BATCHES.rows(self._batching, "claim_one", *arguments) if is_alone else []

@@ -4,6 +4,7 @@ import json
 from typing import Any, Final
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.policy import NOT_SENT
 from hookseal.dispatcher.store import backlog, overview
 from hookseal.errors import Defect
 from hookseal.postgres.pool import Executor
@@ -29,7 +30,7 @@ async def secrets_refused(executor: Executor, *, most: int = overview.MOST) -> i
 async def read(executor: Executor, *, most: int = overview.MOST) -> dict[str, Any]:
     """Return what a `Status` has, by the names of its fields; `most` bounds each count. Raises `Unavailable`."""
     rest = await _SQL.row(executor, "rest", most)
-    first_attempts = await _SQL.row(executor, "first_attempts", SAMPLE, SAMPLE_SECONDS)
+    first_attempts = await _SQL.row(executor, "first_attempts", SAMPLE, SAMPLE_SECONDS, NOT_SENT)
     if rest is None or first_attempts is None:
         raise Defect("control has a row for the outbox")
     troubled = await _SQL.rows(executor, "in_trouble", ENDPOINTS + 1, READ, MOST_OF_ONE)

@@ -125,14 +125,15 @@ CASE WHEN substr(d.id::text, 15, 1) = '7'
 -- percentiles, and whether there were more; and how many of these deliveries are held and were never tried, by what holds them.
 -- A delivery that something held before its first attempt is left out: then its record has no `rung_at`. So is one that is tried
 -- again, of which that is not kept. One that is due and was neither tried nor held counts with the time until now, unless its
--- endpoint is held, at a limit or ordered. So does one that hookseal itself delays: it has been due before (`NOT_SENT`).
+-- endpoint is held, at a limit or ordered. So does one that hookseal itself delays, whose error begins with $3: it has been due
+-- before.
 -- name: first_attempts
 WITH newest AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, {published_at} AS published_at, d.replay_of, d.attempts, d.waiting_for,
            d.state IN ('delivered', 'dead_letter', 'failed') AND d.attempts = 1 AND d.rung_at IS NOT NULL AS is_tried,
            d.state = 'pending' AND d.attempts = 0 AND d.waiting_for IS NULL
            AND (d.last_error IS NULL AND d.next_attempt_at <= now()
-                OR starts_with(d.last_error, 'hookseal could not send it: ')) AS is_due
+                OR starts_with(d.last_error, $3)) AS is_due
     FROM hookseal.deliveries AS d
     ORDER BY d.id DESC
     LIMIT $1
