@@ -103,6 +103,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     one delivery at a time is the probe, and `is_probe` says whether it is this one; `held_for` says why it is held.
     `was_held` matters for a first attempt: whether something held the delivery before it for which hookseal is not to
     blame: a refused secret, a breaker, a disabled endpoint, the line of an ordered endpoint, or a lane without room.
+    What waited in a line was held, also if hookseal itself delayed the head.
     """
 
     ring: Ring

@@ -37,7 +37,8 @@ state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
 
 -- Whether a delivery that was never attempted has been held: then it has an error, or its line has moved to it since, or the
 -- breaker of its endpoint has closed while it waited for room. An error that begins with $9 is a delay of hookseal itself, which
--- holds nothing.
+-- holds nothing. Whether hookseal delayed what was before it in its line is not known any more: the head has left the line, and
+-- its error is that of its attempt.
 -- name: was_held
 (coalesce(NOT starts_with(d.last_error, $9::text),
                  d.position IS NOT NULL AND d.next_attempt_at > d.created_at)

@@ -69,7 +69,8 @@ FIRST_ATTEMPT: Final = Metric(
     "counts. `held`: `no` is what hookseal owes; `yes` if something else held the delivery meanwhile: its secret was "
     "refused, its breaker was open, its endpoint was disabled, it was not at the head of its line, or its endpoint had "
     "as many requests as it may have, or a pause between requests that hang. A wait for a free slot of a worker counts "
-    "as `no`, also for a tenant that has its share of the slots.",
+    "as `no`, also for a tenant that has its share of the slots. What waits in a line counts as `yes`, also if "
+    "hookseal itself delays the head.",
     labels={"held": tuple(HELD_WORDS.values())},
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, *_AROUND_TIMEOUT, 10, 30, 60, 300, 3600),
 )
