@@ -2,8 +2,9 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -113,6 +114,27 @@ async def test_a_head_has_a_limit() -> None:
     assert b'{"code":"request_header_fields_too_large","detail":' in answered
 
 
+async def test_a_head_has_its_limit_while_a_request_is_in_work() -> None:
+    """A client may send the next request before the answer to the one before: its head is counted, too."""
+    working = asyncio.Event()
+
+    async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        working.set()
+        await asyncio.Event().wait()
+
+    async with listening(Connections(), never) as (server, port):
+        _, writer = await opened(port, REQUEST)
+        await working.wait()
+        writer.write(b"GET / HTTP/1.1\r\n")
+        with suppress(ConnectionError):
+            async with asyncio.timeout(30):
+                while server.server_state.connections:
+                    writer.write(b"x: " + b"y" * 8_192 + b"\r\n")
+                    await writer.drain()
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+
 UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 
@@ -194,6 +216,23 @@ async def test_many_slow_clients_shut_out_nobody() -> None:
         assert len(server.server_state.connections) <= 100
         for _, writer in slow:
             writer.close()
+
+
+async def test_connections_that_come_at_once_have_the_limit_together() -> None:
+    """Of a burst that is accepted in one turn of the event loop, each connection makes room for itself."""
+    loop = asyncio.get_running_loop()
+    async with listening(Connections(most=10)) as (server, port):
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]  # accepted after the last one
+        reader, writer = await opened(port, REQUEST)
+        assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+        for client in clients[:51]:
+            client.setblocking(False)
+            async with asyncio.timeout(30):
+                assert b"" == await loop.sock_recv(client, 1)
+        assert len(server.server_state.connections) <= 10
+        for client in clients:
+            client.close()
+        writer.close()
 
 
 async def test_a_request_in_work_is_never_closed_for_another_connection() -> None:

@@ -3,6 +3,7 @@
 | what | limit | then |
 |---|---|---|
 | the head of a request | 10 s, 64 KiB | 408, 431, and the connection is closed |
+| the same while the request before it is in work | 64 KiB | the connection is cut |
 | its body | 10 s, and the bytes of its call | 408, 413 |
 | what comes of a body after the answer | 10 s | closed |
 | an open connection without a request | 20 s | closed |
@@ -47,6 +48,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._limits = limits
         self._head_bytes = 0
+        self._is_within_head = False
         self._is_within_body = False  # of a request that has been answered
         self._data = b""  # what is being read
         self._is_begun = False  # whether the head that is being read has been read before
@@ -59,7 +61,9 @@ class Connection(HttpToolsProtocol):
         self._limits.waiting[self] = None
         self._head.begin(self._limits.head_seconds)
         if len(self.connections) > self._limits.most:
-            next(iter(self._limits.waiting)).transport.abort()
+            oldest = next(iter(self._limits.waiting))
+            del self._limits.waiting[oldest]  # now, because more connections may come before it is lost
+            oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -69,14 +73,23 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of a head; the time for that of a further request begins with its first byte."""
+        """Count the bytes of a head; the time for that of a further request begins with its first byte.
+
+        A head may come while a request is in work. If it is too long, the connection is cut: what is sent now would be
+        taken for the answer to that request.
+        """
         if self in self._limits.waiting and not self._is_within_body:
             if not self._head_bytes and not self._head.runs:
                 self._head.begin(self._limits.head_seconds)
             self._head_bytes += len(data)
+        elif self._is_within_head:
+            self._head_bytes += len(data)
         self._read(data)
-        if self in self._limits.waiting and self._head_bytes > MOST_HEAD_BYTES:
-            self._refuse(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
+        if self._head_bytes > MOST_HEAD_BYTES:
+            if self in self._limits.waiting:
+                self._refuse(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
+            elif self._is_within_head:
+                self.transport.abort()
 
     def _read(self, data: bytes) -> None:
         self._data = data
@@ -105,6 +118,9 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request, unless it has begun."""
         if not self._is_begun:
+            if self not in self._limits.waiting:
+                self._head_bytes = 0
+            self._is_within_head = True
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -122,6 +138,7 @@ class Connection(HttpToolsProtocol):
         if self._is_begun:
             self._is_begun = False
             return
+        self._is_within_head = False
         self._limits.waiting.pop(self, None)
         self._head.end()
         super().on_headers_complete()
