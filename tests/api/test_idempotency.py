@@ -98,6 +98,28 @@ async def test_a_key_is_of_one_access(url: str, installation: Installation) -> N
     assert 4 == len({answer.json()["id"] for answer in answers}) == await kept(installation)
 
 
+async def test_an_id_of_a_key_is_of_one_access(url: str, admin: Admin) -> None:
+    """So is what a call makes an id of: with the key of another token it publishes, rotates and sends again."""
+    added = await admin.endpoints.add(tenant_id="acme", url=HOOK, event_types=["*"], actor="test")
+    message, one = {"eventType": "a", "payload": {"id": 1}}, f"{PATH}/{added.endpoint_id}"
+    async with httpx.AsyncClient(base_url=url) as client:
+
+        async def of_each(path: str, body: dict[str, Any], status: int) -> list[Any]:
+            answers = [
+                await client.post(path, json=body, headers=bearing(access)) for access in ("acme", "acme", "every")
+            ]
+            assert [status] * 3 == [each.status_code for each in answers], [each.text for each in answers]
+            return [each.json() for each in answers]
+
+        events = [each["id"] for each in await of_each("/api/v1/app/acme/msg", message, 202)]
+        many = await of_each("/api/hookseal/v1/app/acme/msg", {"messages": [message]}, 202)
+        events += [each["data"][0]["id"] for each in many]
+        keys = [each["key"] for each in await of_each(f"{one}/secret/rotate", {"gracePeriodSeconds": 0}, 200)]
+
+    assert (events[0], events[3], keys[0]) == (events[1], events[4], keys[1])
+    assert (4, 2) == (len({*events}), len({*keys}))
+
+
 async def test_a_key_is_of_one_call(client: httpx.AsyncClient, admin: Admin, installation: Installation) -> None:
     added = await admin.endpoints.add(tenant_id="acme", url=HOOK, event_types=["*"], uid="main", actor="test")
     await admin.secrets.rotate(tenant_id="acme", endpoint_id=added.endpoint_id, actor="test")

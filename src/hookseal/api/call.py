@@ -11,6 +11,7 @@ from hookseal.admin import Admin, Scheme, SchemeName, Scope
 from hookseal.api.access import Access
 from hookseal.api.bodies import MOST_BYTES
 from hookseal.client.publisher import Publisher
+from hookseal.ground import ids
 
 Query = TypeVar("Query")
 Body = TypeVar("Body")
@@ -125,6 +126,7 @@ def operate(name: str, path: str, handler: Handler, **more: Any) -> Call:
     return Call(name=name, method="POST", path=path, scopes=frozenset({Scope.OPERATE}), handler=handler, **more)
 
 
-def derived_id(key: str) -> str:
-    """Return the id that an `Idempotency-Key` stands for, which shows nothing of the key."""
-    return f"key_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
+def derived_id(access: Access, key: str) -> str:
+    """Return the id that an `Idempotency-Key` of this access stands for, which shows nothing of the key."""
+    whole = f"{access.tenant_id or ids.EVERY_TENANT}\n{access.actor}\n{key}"  # neither has a line break
+    return f"key_{hashlib.sha256(whole.encode()).hexdigest()[:40]}"

@@ -289,7 +289,7 @@ async def resend(asked: Asked[NoQuery, None]) -> Empty:
         tenant_id=asked.tenant,
         event_id=asked.path["msg_id"],
         endpoint_id=endpoint.endpoint_id,
-        resend_id=None if asked.key is None else derived_id(asked.key),
+        resend_id=None if asked.key is None else derived_id(asked.access, asked.key),
         actor=asked.access.actor,
     )
     return Empty()

@@ -351,7 +351,7 @@ async def rotate(asked: Asked[NoQuery, RotateIn]) -> SecretOut:
             endpoint_id=endpoint_id,
             overlap_seconds=body.grace_period_seconds,
             secret=body.key,
-            rotation_id=None if asked.key is None else derived_id(asked.key),
+            rotation_id=None if asked.key is None else derived_id(asked.access, asked.key),
             wait=None,
             actor=asked.access.actor,
         )

@@ -115,7 +115,7 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
             event_type=message.event_type,
             channels=message.channels or (),
             body=bytes(message.payload),
-            event_id=derived_id(asked.key) if is_derived and asked.key else message.event_id,
+            event_id=derived_id(asked.access, asked.key) if is_derived and asked.key else message.event_id,
             **asked.trace,
         )
     except Conflict:
@@ -143,7 +143,7 @@ async def create_many(asked: Asked[NoQuery, ManyIn]) -> ManyOut:
     """
     messages = asked.body.messages
     derived = {
-        index: derived_id(f"{asked.key}\n{index}")  # no key has a line break
+        index: derived_id(asked.access, f"{asked.key}\n{index}")  # no key has a line break
         for index, message in enumerate(messages)
         if asked.key is not None and message.event_id is None
     }
