@@ -275,6 +275,8 @@ def test_a_set_value_has_its_type() -> None:
         ({"HOOKSEAL_HEALTH_PORT": "65536"}, "HOOKSEAL_HEALTH_PORT must be"),
         ({"HOOKSEAL_HEALTH_PORT": "tcp://10.0.0.1:80"}, "HOOKSEAL_HEALTH_PORT was set by Kubernetes"),
         ({"HOOKSEAL_HEALTH_HOST": "a b"}, "HOOKSEAL_HEALTH_HOST must be"),
+        ({"HOOKSEAL_HEALTH_HOST": "a..b"}, "HOOKSEAL_HEALTH_HOST must be"),
+        ({"HOOKSEAL_API_HOST": "a" * 64}, "HOOKSEAL_API_HOST must be"),
         ({"HOOKSEAL_QUEUE": "a b"}, "HOOKSEAL_QUEUE must be"),
         ({"HOOKSEAL_QUEUE": "deliveries\n"}, "HOOKSEAL_QUEUE must be"),
         ({"HOOKSEAL_EGRESS_ALLOW": "10.0.0.1/8"}, "HOOKSEAL_EGRESS_ALLOW must be"),

@@ -239,7 +239,8 @@ REDIS_IGNORED: Final = frozenset(
         "socket_timeout",
     }
 )
-_HOST: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_LABEL: Final = "[A-Za-z0-9_-]{1,63}"  # Python itself refuses an empty or a longer one, with an error of its own
+_HOST: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])"
 _HOSTS: Final = re.compile(rf"{_HOST}(?::[^,]*)?(?:,{_HOST}(?::[^,]*)?)*")
 _HOST_AND_PORT: Final = re.compile(rf"({_HOST})(?::([^,]*))?")
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")

@@ -32,6 +32,9 @@ from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.kms.wrapped import FORM, KMS_FORM, WrappedKey
 from hookseal.secrets.store.port import DEFAULT_PREFIX
 
+# An address, or labels that Python takes for the name of a host.
+_HOST: Final = r"^[A-Za-z0-9:_-]{1,63}(?:\.[A-Za-z0-9:_-]{1,63})*\.?\z"
+
 
 class Variables(BaseModel):
     """The variables of this version, in the order in which problems are reported and docs/settings.md lists them."""
@@ -373,7 +376,7 @@ class Variables(BaseModel):
     )
     health_host: str = Field(
         default="127.0.0.1",
-        pattern=r"^[A-Za-z0-9:._-]{1,253}\z",
+        pattern=_HOST,
         alias="HOOKSEAL_HEALTH_HOST",
         title="an address or a host name",
         description="The address on which the probes of a worker, or of `hookseal api`, listen.",
@@ -395,7 +398,7 @@ class Variables(BaseModel):
 
     api_host: str = Field(
         default="127.0.0.1",
-        pattern=r"^[A-Za-z0-9:._-]{1,253}\z",
+        pattern=_HOST,
         alias="HOOKSEAL_API_HOST",
         title="an address or a host name",
         description="The address on which `hookseal api` listens, in plain HTTP: put a proxy with TLS before it.",
