@@ -428,6 +428,10 @@ def test_an_interrupt_says_whether_anything_changed() -> None:
         name for name, command in leaf.items() if "continues where it stopped" in str(getattr(command, "help", ""))
     }
     assert resumed <= {f" {' '.join(words)}" for words, text in KNOWN.items() if text is CONTINUES}
+    reads = {
+        name for name in leaf if name.rpartition(" ")[2] in {"list", "show", "status", "why", "doctor", "attempts"}
+    }
+    assert reads <= {f" {' '.join(words)}" for words, text in KNOWN.items() if text is READS_ONLY}
     for arguments, text in (
         (["--json", "audit", "verify", "--tenant", "acme"], READS_ONLY),
         (["replay", "status", "0123", "--wait"], READS_ONLY),
