@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.cli.shared.secret_files import SecretOutput, _write, read_secret
+from hookseal.cli.shared.secret_files import SecretOutput, _write, read_secret_text
 from hookseal.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import parse_signing_secret
 
 
 def whsec(size: int) -> str:
@@ -28,14 +30,7 @@ def private(folder: Path, content: bytes, mode: int = 0o600) -> str:
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_a_secret_is_read_unchanged(size: int, ending: str, tmp_path: Path) -> None:
     """A secret is read unchanged, except for one trailing newline."""
-    found = read_secret(private(tmp_path, (whsec(size) + ending).encode()))
-    assert found is not None
-    assert whsec(size).encode() == found.reveal()
-
-
-def test_without_a_file_there_is_no_secret() -> None:
-    """Without a named file there is no secret."""
-    assert read_secret(None) is None
+    assert whsec(size) == read_secret_text(private(tmp_path, (whsec(size) + ending).encode()))
 
 
 @pytest.mark.req("SEC-15", part="secrets")
@@ -59,7 +54,7 @@ def test_without_a_file_there_is_no_secret() -> None:
 def test_an_invalid_secret_is_not_repeated(content: bytes, tmp_path: Path) -> None:
     """An invalid signing secret is malformed, and the error does not repeat it."""
     with pytest.raises(Malformed) as caught:
-        read_secret(private(tmp_path, content))
+        parse_signing_secret(read_secret_text(private(tmp_path, content)), Scheme.STANDARD)
     assert caught.value.field in ("secret", "secret_file")
     assert caught.value.__cause__ is None
     assert str(caught.value).startswith(("the secret must be", "signing secret must be", "the file may hold at most"))
@@ -71,14 +66,14 @@ def test_a_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> No
     """A file that any other user may read or write is refused, and the error says how to correct it."""
     path = private(tmp_path, whsec(24).encode(), mode)
     with pytest.raises(Refused, match=r"others may read .*: chmod 600 it first"):
-        read_secret(path)
+        read_secret_text(path)
 
 
 def test_an_unreadable_file_is_malformed(tmp_path: Path) -> None:
     """A file that cannot be read, for any reason, is a malformed argument."""
     for path in (tmp_path / "nothing", private_folder(tmp_path)):
         with pytest.raises(Malformed) as caught:
-            read_secret(str(path))
+            read_secret_text(str(path))
         assert "secret_file" == caught.value.field
 
 
@@ -141,7 +136,7 @@ def test_an_existing_file_is_never_overwritten(name: str, expected: type[Hooksea
 def test_a_secret_in_place_of_a_file_name_is_not_repeated(tmp_path: Path) -> None:
     """A secret given where a file name belongs is not repeated; `-` is no file to write."""
     with pytest.raises(Malformed) as caught:
-        read_secret(whsec(24))
+        read_secret_text(whsec(24))
     assert whsec(24) not in str(caught.value)
     output = SecretOutput(Path("-"), print_it=False, as_json=True)
     with pytest.raises(Malformed, match="--print-secret"), output.keeping(SecretMaterial(b"x")):

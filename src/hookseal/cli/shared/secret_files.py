@@ -11,22 +11,11 @@ from typing import BinaryIO, Final
 from hookseal.cli.shared.input_files import STANDARD_INPUT
 from hookseal.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
 from hookseal.ground.log import mask_text
-from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.core.material import SecretMaterial
-from hookseal.secrets.core.signing import parse_signing_secret, public_key_of
+from hookseal.secrets.core.signing import public_key_of
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES: Final = 4_096
-
-
-def read_secret(
-    source: str | None, scheme: Scheme = Scheme.STANDARD, algorithm: Algorithm = Algorithm.HMAC
-) -> SecretMaterial | None:
-    """Return the signing secret in a file, or on standard input for `-`; None if no source was named.
-
-    Raises as `read_secret_text` does, and `Malformed` if it holds no signing secret of the scheme and algorithm.
-    """
-    return None if source is None else parse_signing_secret(read_secret_text(source), scheme, algorithm)
 
 
 def read_secret_text(source: str) -> str:

@@ -15,7 +15,7 @@ from hookseal.secrets.store.external import ExternalStore, Installation
 from hookseal.secrets.store.port import Access, ProviderApi, SecretVersion
 from hookseal.secrets.store.postgres import PostgresStore
 
-# What must be set for a provider, for messages; docs/providers.md says more.
+# What must be set for a provider, for messages; docs/guide/providers.md says more.
 NEEDS: Final = {
     Provider.AWS: "AWS_REGION",
     Provider.GCP: "GOOGLE_CLOUD_PROJECT",
