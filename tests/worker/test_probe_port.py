@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from hookseal.errors import Unavailable
 from hookseal.worker.health import MOST_CONNECTIONS, Port, Reply
 
 asked: list[tuple[str, str]] = []
@@ -152,7 +153,9 @@ async def test_many_connections_keep_no_other_client_out() -> None:
             writer.close()
 
 
-async def test_a_busy_port_is_an_error() -> None:
-    """A port in use is an error."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        await Port(answers).serve("127.0.0.1", taken.getsockname()[1])
+async def test_a_busy_port_is_unavailable() -> None:
+    """A port in use is named, with the setting."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{port} .* HOOKSEAL_HEALTH_PORT"):
+            await Port(answers).serve("127.0.0.1", port)

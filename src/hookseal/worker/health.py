@@ -70,8 +70,14 @@ class Port:
         self._log: Any = structlog.get_logger()
 
     async def serve(self, host: str, port: int) -> str:
-        """Listen until `close`, and return the base url. Raises `OSError`."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES, backlog=_WAITING)
+        """Listen until `close`, and return the base url. Raises `Unavailable`."""
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES, backlog=_WAITING)
+        except OSError as error:
+            raise Unavailable(
+                f"the probes cannot listen on {host}:{port} ({type(error).__name__}): "
+                "free the port or set HOOKSEAL_HEALTH_PORT"
+            ) from None
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
@@ -265,13 +271,7 @@ class Probes:
     async def serve(self, host: str, port: int) -> tuple[Port, str]:
         """Listen, and return the port, which the caller closes, with the base url. Raises `Unavailable`."""
         listening = Port(self.answer)
-        try:
-            return listening, await listening.serve(host, port)
-        except OSError as error:
-            raise Unavailable(
-                f"the probes cannot listen on {host}:{port} ({type(error).__name__}): "
-                "free the port or set HOOKSEAL_HEALTH_PORT"
-            ) from None
+        return listening, await listening.serve(host, port)
 
 
 def _word(error: BaseException) -> str:

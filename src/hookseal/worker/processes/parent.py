@@ -13,7 +13,6 @@ from prometheus_client.registry import CollectorRegistry
 
 from hookseal.config.load import SplitEnvironment
 from hookseal.config.settings import Settings
-from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.worker.health import Port, Reply, answer
 from hookseal.worker.listening import url_of
@@ -74,21 +73,11 @@ class Parent:
         """
         on_stop(self._stop.set)
         port = Port(self._answer)
-        self._url = await self._serve(port)
+        self._url = await port.serve(self._settings.health.host, self._settings.health.port)
         try:
             await self._keep(output)
         finally:
             await port.close()
-
-    async def _serve(self, port: Port) -> str:
-        where = self._settings.health
-        try:
-            return await port.serve(where.host, where.port)
-        except OSError as error:
-            raise Unavailable(
-                f"the probes cannot listen on {where.host}:{where.port} ({type(error).__name__}): "
-                "free the port or set HOOKSEAL_HEALTH_PORT"
-            ) from None
 
     async def _keep(self, output: TextIO) -> None:
         keeping = {asyncio.create_task(slot.keep(self._began)): slot for slot in self._slots}
