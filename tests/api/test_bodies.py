@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from hookseal.admin import Scope
-from hookseal.api.bodies import MOST_LEVELS, Bodies, Shape, place, renamed, require_json
+from hookseal.api.bodies import Bodies, Shape, place, renamed, require_json
 from hookseal.api.call import In
 from hookseal.api.paging import Limit
 from hookseal.api.problems import Problem
+from hookseal.dispatcher.core.payload import MOST_LEVELS
 
 
 class Given(In):

@@ -4,13 +4,13 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from hookseal.api.problems import CLOSE, RETRY, Problem, invalid
+from hookseal.dispatcher.core.payload import MOST_LEVELS, is_too_deep
 
 T = TypeVar("T")
 
@@ -18,7 +18,6 @@ MOST_BYTES: Final = 65_536
 MOST_MESSAGE_BYTES: Final = 1_048_576
 MOST_BYTES_AT_ONCE: Final = 67_108_864
 BODY_SECONDS: Final = 10.0
-MOST_LEVELS: Final = 200  # as in the data of a Publisher
 _MOST_DISCARDED: Final = 4_194_304
 _DISCARD_SECONDS: Final = 2.0
 JSON: Final = "application/json"
@@ -27,10 +26,6 @@ _MEDIA: Final = {
     JSON: re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.IGNORECASE),
     FORM: re.compile(rf"{FORM}(?:\s*;.*)?", re.IGNORECASE),
 }
-# It never goes back, and one that does not end goes to the end: else a body of such takes hours.
-_STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
 _PART: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -172,7 +167,7 @@ def require_json(body: bytes) -> None:
     """
     if not body:
         raise _no_json("is missing: send a JSON object")
-    if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels(body) > MOST_LEVELS:
+    if is_too_deep(body):
         raise _no_json(f"is nested more than {MOST_LEVELS} levels deep")
     try:
         _CHECKER.decode(body.decode("utf-8"))
@@ -204,11 +199,6 @@ def _no_number(_text: str) -> None:
 _CHECKER: Final = json.JSONDecoder(
     object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_no_number, parse_float=_no_number
 )
-
-
-def _levels(body: bytes) -> int:
-    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
 
 
 def _no_json(detail: str) -> Problem:
