@@ -9,7 +9,7 @@ import asyncpg
 from hookseal.audit.chain import Action, Change
 from hookseal.audit.log import append
 from hookseal.errors import Defect, InDoubt, SecretError, Unavailable
-from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.ground.ids import EVERY_TENANT, SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.postgres.pool import Connection
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.translate import OUTAGES, translated
@@ -159,11 +159,12 @@ class Operator:
     ) -> None:
         """Append a row to the audit log, in the transaction of `changing`.
 
-        `of` is the endpoint that was changed, or another subject of `tenant`, which is the installation by default.
+        `of` is the endpoint that was changed, or another subject of `tenant`, by default and for `*` the installation.
         Raises `Unavailable`, and `Refused` if the log accepts no row.
         """
         if isinstance(of, str):
-            change = Change(tenant_id=tenant, action=action, subject=of, before=before, after=after)
+            owner = SYSTEM_TENANT if tenant == EVERY_TENANT else tenant
+            change = Change(tenant_id=owner, action=action, subject=of, before=before, after=after)
         else:
             subject = f"endpoint:{of.endpoint_id}"
             change = Change(tenant_id=of.tenant_id, action=action, subject=subject, before=before, after=after)

@@ -3,7 +3,7 @@
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import producers
 from hookseal.dispatcher.store.producers import Granted, Revoked
-from hookseal.ground.ids import EVERY_TENANT, SYSTEM_TENANT, TenantId
+from hookseal.ground.ids import TenantId
 from hookseal.operations.operator import Operator
 
 
@@ -16,7 +16,7 @@ async def grant(operator: Operator, role: str, tenant: TenantId) -> Granted:
         granted = await producers.grant(connection, role, tenant)
         if granted.changed:
             await operator.audit(
-                Action.PRODUCER_GRANTED, of=f"producer:{role}", tenant=_audited_for(tenant), after=_right(role, tenant)
+                Action.PRODUCER_GRANTED, of=f"producer:{role}", tenant=tenant, after=_right(role, tenant)
             )
     return granted
 
@@ -25,14 +25,8 @@ async def revoke(operator: Operator, role: str, tenant: TenantId) -> Revoked:
     """Remove the role's right to publish for the tenant. Raises `NotFound` and `Unavailable`."""
     async with operator.changing() as connection:
         revoked = await producers.revoke(connection, role, tenant)
-        await operator.audit(
-            Action.PRODUCER_REVOKED, of=f"producer:{role}", tenant=_audited_for(tenant), before=_right(role, tenant)
-        )
+        await operator.audit(Action.PRODUCER_REVOKED, of=f"producer:{role}", tenant=tenant, before=_right(role, tenant))
     return revoked
-
-
-def _audited_for(tenant: TenantId) -> TenantId:
-    return SYSTEM_TENANT if tenant == EVERY_TENANT else tenant
 
 
 def _right(role: str, tenant: TenantId) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import tokens
 from hookseal.dispatcher.store.tokens import NewPortal, NewToken
-from hookseal.ground.ids import EVERY_TENANT, SYSTEM_TENANT, TenantId
+from hookseal.ground.ids import TenantId
 from hookseal.operations.operator import Operator
 
 
@@ -17,9 +17,7 @@ async def add_token(operator: Operator, token: NewToken) -> dict[str, Any]:
     """
     async with operator.changing() as connection:
         added = await tokens.add(connection, token)
-        await operator.audit(
-            Action.TOKEN_ADDED, of=f"token:{token.name}", tenant=_audited_for(token.tenant_id), after=_facts(added)
-        )
+        await operator.audit(Action.TOKEN_ADDED, of=f"token:{token.name}", tenant=token.tenant_id, after=_facts(added))
     return added
 
 
@@ -33,7 +31,7 @@ async def revoke_token(operator: Operator, name: str) -> dict[str, Any]:
         await operator.audit(
             Action.TOKEN_REVOKED,
             of=f"token:{name}",
-            tenant=_audited_for(revoked["tenant_id"]),
+            tenant=revoked["tenant_id"],
             before=_facts(revoked),
             after={"sessions": sessions} if sessions else None,
         )
@@ -47,7 +45,7 @@ async def add_portal(operator: Operator, portal: NewPortal) -> dict[str, Any]:
         await operator.audit(
             Action.PORTAL_ADDED,
             of=f"token:{added['name']}",
-            tenant=_audited_for(portal.tenant_id),
+            tenant=portal.tenant_id,
             after=_facts_of_portal(added),
         )
     return added
@@ -63,7 +61,7 @@ async def exchange_code(operator: Operator, *, code: bytes, token: bytes) -> dic
         await operator.audit(
             Action.PORTAL_OPENED,
             of=f"token:{session['name']}",
-            tenant=_audited_for(session["tenant_id"]),
+            tenant=session["tenant_id"],
             after=_facts_of_portal(session),
         )
     return session
@@ -78,14 +76,8 @@ async def expire_portals(operator: Operator, tenant: TenantId, *, seconds: int, 
         ended = await tokens.expire_portals(connection, tenant, seconds=seconds, session_ids=session_ids)
         if ended:
             facts = {"tokens": ended, "seconds": seconds, "session_ids": [*session_ids]}
-            await operator.audit(
-                Action.PORTALS_EXPIRED, of=f"tenant:{tenant}", tenant=_audited_for(tenant), after=facts
-            )
+            await operator.audit(Action.PORTALS_EXPIRED, of=f"tenant:{tenant}", tenant=tenant, after=facts)
     return ended
-
-
-def _audited_for(tenant: TenantId) -> TenantId:
-    return SYSTEM_TENANT if tenant == EVERY_TENANT else tenant
 
 
 def _facts(token: dict[str, Any]) -> dict[str, object]:
