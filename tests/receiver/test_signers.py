@@ -16,7 +16,8 @@ from hookseal.ground.wire import (
 )
 from hookseal.receiver import UnusableSecret, verify
 from hookseal.secrets.core.material import SecretMaterial
-from hookseal.secrets.core.signing import Signer, generate_signing_secret, parse_signing_secret, public_key_of
+from hookseal.secrets.core.signing import Signer, generate_signing_secret, public_key_of
+from tests.secrets.samples import signing_secret
 
 pytestmark = [pytest.mark.req("SEC-20")]
 
@@ -58,7 +59,7 @@ def test_receivers_of_any_two_algorithms_verify_an_overlap(
 def test_every_text_that_may_sign_may_verify(text: str, body: bytes) -> None:
     """A text that is accepted as a secret of `x-webhook` verifies at the receiver, unless it is only white space."""
     try:
-        secret = parse_signing_secret(text, Scheme.X_WEBHOOK)
+        secret = signing_secret(text, Scheme.X_WEBHOOK)
     except Malformed:
         return
     headers = _x_webhook(body, Signer("ref", secret, Scheme.X_WEBHOOK, Algorithm.HMAC))
@@ -80,7 +81,7 @@ def test_both_sides_refuse_the_same_ed25519_texts(before: str, prefix: str, afte
     headers = _x_webhook(b"", Signer("ref", SecretMaterial(b"x" * 16), Scheme.X_WEBHOOK, Algorithm.HMAC))
     is_taken = True
     try:
-        parse_signing_secret(text, Scheme.X_WEBHOOK)
+        signing_secret(text, Scheme.X_WEBHOOK)
     except Malformed:
         is_taken = False
 

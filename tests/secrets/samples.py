@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.postgres.pool import Executor, connected
 from hookseal.secrets.core.envelope import seal
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import require_signing_secret
 from hookseal.secrets.core.trust import IntegrityKey
 from tests.doubles.replaced import replace
 
@@ -31,6 +33,13 @@ SECRET = SecretMaterial(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 OTHER_SECRET = SecretMaterial(b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 CONTEXT = SecretContext(tenant=TENANT, name=NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING)
 INTEGRITY = IntegrityKey(key_id="1", material=SecretMaterial(hashlib.sha256(b"integrity").digest()))
+
+
+def signing_secret(text: str, scheme: Scheme, algorithm: Algorithm = Algorithm.HMAC) -> SecretMaterial:
+    """Return the secret of this text. Raises `Malformed` unless it can sign in the scheme with the algorithm."""
+    secret = SecretMaterial(text.encode(errors="surrogatepass"))
+    require_signing_secret(secret, scheme, algorithm)
+    return secret
 
 
 def ref(version: int, provider: Provider = Provider.DEV) -> SecretRef:

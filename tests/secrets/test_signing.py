@@ -23,13 +23,12 @@ from hookseal.secrets.core.signing import (
     ed25519_key,
     fits_standard,
     generate_signing_secret,
-    parse_signing_secret,
     public_key_of,
     require_signing_secret,
     signing_key,
     spelled_pair,
 )
-from tests.secrets.samples import SECRET
+from tests.secrets.samples import SECRET, signing_secret
 from tests.vectors.reading import vectors
 
 KEY = bytes(range(64, 128))
@@ -42,7 +41,7 @@ def _spelled(key: bytes) -> str:
 @pytest.mark.req("DEL-04", part="standard-hmac")
 @pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
 def test_known_standard_signatures_are_made(case: dict[str, Any]) -> None:
-    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
+    signer = Signer("ref", signing_secret(case["secret"], Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
     content = signed_content(case["id"], case["timestamp"], bytes.fromhex(case["body"]))
 
     assert case["signature"] == signer.sign(content)
@@ -51,7 +50,7 @@ def test_known_standard_signatures_are_made(case: dict[str, Any]) -> None:
 
 @given(st.binary(min_size=24, max_size=64))
 def test_a_key_of_24_to_64_bytes_is_stored_unchanged(key: bytes) -> None:
-    assert _spelled(key).encode() == parse_signing_secret(_spelled(key), Scheme.STANDARD).reveal()
+    assert _spelled(key).encode() == signing_secret(_spelled(key), Scheme.STANDARD).reveal()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_a_key_of_24_to_64_bytes_is_stored_unchanged(key: bytes) -> None:
 )
 def test_an_invalid_standard_secret_is_not_repeated(text: str) -> None:
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(text, Scheme.STANDARD)
+        signing_secret(text, Scheme.STANDARD)
 
     assert "secret" == caught.value.field
     assert "signing secret must be whsec_ and the base64 of 24 to 64 bytes" == str(caught.value)
@@ -89,7 +88,7 @@ def test_an_invalid_standard_secret_is_not_repeated(text: str) -> None:
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
 def test_known_x_webhook_signatures_are_made(case: dict[str, Any]) -> None:
-    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.X_WEBHOOK), Scheme.X_WEBHOOK, Algorithm.HMAC)
+    signer = Signer("ref", signing_secret(case["secret"], Scheme.X_WEBHOOK), Scheme.X_WEBHOOK, Algorithm.HMAC)
 
     assert case["signature"] == signer.sign(x_webhook_content(case["timestamp"], bytes.fromhex(case["body"])))
     assert Scheme.X_WEBHOOK is signer.scheme
@@ -97,7 +96,7 @@ def test_known_x_webhook_signatures_are_made(case: dict[str, Any]) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), min_size=16, max_size=64))
 def test_an_x_webhook_text_of_16_to_256_bytes_is_stored_unchanged(text: str) -> None:
-    stored = parse_signing_secret(text, Scheme.X_WEBHOOK)
+    stored = signing_secret(text, Scheme.X_WEBHOOK)
     expected = "sha256=" + hmac.new(text.encode(), b"content", hashlib.sha256).hexdigest()
 
     assert text.encode() == stored.reveal()
@@ -109,7 +108,7 @@ def test_an_x_webhook_text_of_16_to_256_bytes_is_stored_unchanged(text: str) -> 
 )
 def test_an_invalid_x_webhook_secret_is_not_repeated(text: str) -> None:
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(text, Scheme.X_WEBHOOK)
+        signing_secret(text, Scheme.X_WEBHOOK)
 
     assert "secret" == caught.value.field
     assert "signing secret must be a text of 16 to 256 bytes in UTF-8" == str(caught.value)
@@ -121,7 +120,7 @@ def test_a_generated_secret_is_the_base64_of_32_random_bytes() -> None:
 
     assert _spelled(bytes(range(32))).encode() == generated.reveal()
     for scheme in Scheme:
-        assert generated == parse_signing_secret(generated.reveal().decode(), scheme)
+        assert generated == signing_secret(generated.reveal().decode(), scheme)
 
 
 def test_each_generated_secret_is_different() -> None:
@@ -215,7 +214,7 @@ def _bytes(spelled: str) -> bytes:
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize("case", KNOWN, ids=lambda case: case["comment"])
 def test_known_ed25519_signatures_are_made(case: dict[str, Any]) -> None:
-    secret = parse_signing_secret(case["secret"], Scheme.STANDARD, Algorithm.ED25519)
+    secret = signing_secret(case["secret"], Scheme.STANDARD, Algorithm.ED25519)
     signer = Signer("ref", secret, Scheme.STANDARD, Algorithm.ED25519)
 
     assert case["signature"] == signer.sign(signed_content(case["id"], case["timestamp"], bytes.fromhex(case["body"])))
@@ -262,7 +261,7 @@ def test_signatures_equal_those_of_rfc_8032(case: dict[str, str]) -> None:
 )
 def test_an_invalid_key_pair_is_not_repeated(text: str, expected: str) -> None:
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
+        signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
 
     assert ("secret", expected) == (caught.value.field, str(caught.value))
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -283,7 +282,7 @@ def test_an_invalid_key_pair_is_not_repeated(text: str, expected: str) -> None:
 def test_a_seed_with_another_public_key_is_refused(public: bytes) -> None:
     text = _text_of("whsk_", _bytes(PAIR)[:32] + public)
     with pytest.raises(Malformed, match="the halves of the whsk_ do not belong together") as caught:
-        parse_signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
+        signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
     with pytest.raises(SecretUnusable, match="in the scheme standard with ed25519: rotate it"):
         Signer("ref", SecretMaterial(text.encode()), Scheme.STANDARD, Algorithm.ED25519)
 
@@ -310,7 +309,7 @@ def test_a_seed_with_another_public_key_is_refused(public: bytes) -> None:
 def test_an_ed25519_key_is_never_an_hmac_key(scheme: Scheme, text: str, expected: str) -> None:
     """A `whsk_` or `whpk_`, however it is written, is never an HMAC key: the public key could then sign."""
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(text, scheme, Algorithm.HMAC)
+        signing_secret(text, scheme, Algorithm.HMAC)
     with pytest.raises(SecretUnusable, match=f"scheme {scheme} with hmac"):
         Signer("ref", SecretMaterial(text.encode()), scheme, Algorithm.HMAC)
 
@@ -323,7 +322,7 @@ def test_an_ed25519_key_is_never_an_hmac_key(scheme: Scheme, text: str, expected
 @pytest.mark.parametrize("text", [PAIR, WHSEC, "x" * 16, ""])
 def test_x_webhook_has_no_ed25519(text: str) -> None:
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(text, Scheme.X_WEBHOOK, Algorithm.ED25519)
+        signing_secret(text, Scheme.X_WEBHOOK, Algorithm.ED25519)
 
     assert "algorithm" == caught.value.field
     assert "x-webhook signs with hmac only: for ed25519 take the scheme standard" == str(caught.value)
@@ -344,14 +343,14 @@ def test_a_generated_pair_has_a_random_seed_of_32_bytes() -> None:
 
     assert [32] == asked
     assert _text_of("whsk_", seed + bytes.fromhex(RFC_8032[0]["public_key"])).encode() == generated.reveal()
-    assert generated == parse_signing_secret(generated.reveal().decode(), Scheme.STANDARD, Algorithm.ED25519)
+    assert generated == signing_secret(generated.reveal().decode(), Scheme.STANDARD, Algorithm.ED25519)
     assert generate_signing_secret(Algorithm.ED25519) != generate_signing_secret(Algorithm.ED25519)
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
 def test_the_text_of_a_pair_is_stored_unchanged(seed: bytes, content: bytes) -> None:
     text = spelled_pair(seed).decode()
-    stored = parse_signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
+    stored = signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
     signed = {Signer("ref", stored, Scheme.STANDARD, Algorithm.ED25519).sign(content) for _ in range(2)}
 
     assert text.encode() == stored.reveal()

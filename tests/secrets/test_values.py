@@ -19,8 +19,8 @@ from hookseal.secrets.core.envelope import open_sealed, seal
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import MAX_VERSION, Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
-from hookseal.secrets.core.signing import Signer, parse_signing_secret
-from tests.secrets.samples import CONTEXT, ENDPOINT, FIRST, INTEGRITY, OTHER_TENANT, RING, SECRET, ref
+from hookseal.secrets.core.signing import Signer
+from tests.secrets.samples import CONTEXT, ENDPOINT, FIRST, INTEGRITY, OTHER_TENANT, RING, SECRET, ref, signing_secret
 
 PARTS = st.lists(st.one_of(st.none(), st.binary(max_size=6)), max_size=4)
 CONTEXTS = st.builds(
@@ -289,12 +289,12 @@ def _tampered() -> object:
 
 
 REFUSALS: dict[str, Callable[[], object]] = {
-    "secret without prefix": lambda: parse_signing_secret(READABLE, Scheme.STANDARD),
-    "secret with bad base64": lambda: parse_signing_secret(f"whsec_{READABLE}%", Scheme.STANDARD),
-    "secret too short": lambda: parse_signing_secret(
+    "secret without prefix": lambda: signing_secret(READABLE, Scheme.STANDARD),
+    "secret with bad base64": lambda: signing_secret(f"whsec_{READABLE}%", Scheme.STANDARD),
+    "secret too short": lambda: signing_secret(
         "whsec_" + base64.b64encode(READABLE.encode()).decode(), Scheme.STANDARD
     ),
-    "secret not ASCII": lambda: parse_signing_secret(f"whsec_{ENCODED}\u00e4", Scheme.STANDARD),
+    "secret not ASCII": lambda: signing_secret(f"whsec_{ENCODED}\u00e4", Scheme.STANDARD),
     "stored secret of another form": lambda: Signer(
         "ref", SecretMaterial(READABLE.encode()), Scheme.STANDARD, Algorithm.HMAC
     ),
@@ -320,7 +320,7 @@ REFUSALS: dict[str, Callable[[], object]] = {
 
 
 def _forgotten() -> Signer:
-    signer = Signer("ref", parse_signing_secret(f"whsec_{ENCODED}", Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
+    signer = Signer("ref", signing_secret(f"whsec_{ENCODED}", Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
     signer.forget()
     return signer
 

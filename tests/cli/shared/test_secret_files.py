@@ -10,7 +10,7 @@ from hookseal.cli.shared.secret_files import SecretOutput, _write, read_secret_t
 from hookseal.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
-from hookseal.secrets.core.signing import parse_signing_secret
+from tests.secrets.samples import signing_secret
 
 
 def whsec(size: int) -> str:
@@ -54,7 +54,7 @@ def test_a_secret_is_read_unchanged(size: int, ending: str, tmp_path: Path) -> N
 def test_an_invalid_secret_is_not_repeated(content: bytes, tmp_path: Path) -> None:
     """An invalid signing secret is malformed, and the error does not repeat it."""
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(read_secret_text(private(tmp_path, content)), Scheme.STANDARD)
+        signing_secret(read_secret_text(private(tmp_path, content)), Scheme.STANDARD)
     assert caught.value.field in ("secret", "secret_file")
     assert caught.value.__cause__ is None
     assert str(caught.value).startswith(("the secret must be", "signing secret must be", "the file may hold at most"))

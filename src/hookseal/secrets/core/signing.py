@@ -235,23 +235,13 @@ class Signer:
         raise TypeError("a signer is neither copied nor pickled")
 
 
-def parse_signing_secret(text: str, scheme: Scheme, algorithm: Algorithm = Algorithm.HMAC) -> SecretMaterial:
-    """Return the secret of a text as it is stored: the UTF-8 bytes of the text.
-
-    For `standard` and `svix` it must be `whsec_` and the base64 of 24 to 64 bytes (HMAC), or `whsk_` and the base64 of
-    a seed and its public key (ed25519); for `x-webhook`, a text of 16 to 256 bytes (HMAC only). Otherwise raises
-    `Malformed`: it names the expected form, never the value.
-    """
-    secret = SecretMaterial(text.encode(errors="surrogatepass"))  # text that is not UTF-8 is refused below
-    require_signing_secret(secret, scheme, algorithm)
-    return secret
-
-
 def require_signing_secret(
     secret: SecretMaterial, scheme: Scheme, algorithm: Algorithm = Algorithm.HMAC, *, is_older: bool = False
 ) -> None:
-    """Raise `Malformed`, without the value, unless the secret can sign in the scheme with the algorithm.
+    """Raise `Malformed`, which names the expected form and never the value, unless the secret can sign.
 
+    For `standard` and `svix` it must be `whsec_` and the base64 of 24 to 64 bytes (HMAC), or `whsk_` and the base64 of
+    a seed and its public key (ed25519); for `x-webhook`, a text of 16 to 256 bytes in UTF-8 (HMAC only).
     `is_older`: the secret comes from an older system, and may be shorter than a new one.
     """
     least = LEAST_OLDER_TEXT_BYTES if is_older else LEAST_TEXT_BYTES
