@@ -1,7 +1,7 @@
 """Attempts as the official client lists them: of an endpoint and of a message, by what came back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,9 +18,11 @@ from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import MessageStatus, StatusCodeClass
 
 from hookseal import Admin
+from hookseal.dispatcher.store import event_queries
 from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.errors import Conflict, Malformed
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EventId, TenantId
+from hookseal.postgres.pool import Executor, connected
 from tests import rows
 from tests.api.official import official
 from tests.doubles.logbook import audited
@@ -138,6 +140,26 @@ async def test_messages_to_an_endpoint_and_endpoints_of_a_message(
     await admin.endpoints.delete(tenant_id="acme", endpoint_id=other.endpoint_id, actor="test")
     left = await svix.message_attempt.list_attempted_destinations("acme", event.event_id)
     assert [added.endpoint_id] == [each.id for each in left.data]
+
+
+async def test_a_message_that_is_removed_while_it_is_listed_is_left_out(
+    svix: SvixAsync, admin: Admin, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention may remove a message between the two statements of the list: the others are listed."""
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], uid="main", actor="test")
+    old, new = await installation.published(), await installation.published()
+    listed = event_queries.find_all
+
+    async def removing(executor: Executor, tenant: TenantId, event_ids: Sequence[EventId]) -> list[dict[str, Any]]:
+        async with connected(executor) as connection:
+            await connection.execute("DELETE FROM hookseal.deliveries WHERE event_id = $1", old.event_id)
+            await connection.execute("DELETE FROM hookseal.events WHERE id = $1", old.event_id)
+        return await listed(executor, tenant, event_ids)
+
+    monkeypatch.setattr(event_queries, "find_all", removing)
+    page = await svix.message_attempt.list_attempted_messages("acme", "main")
+
+    assert ([new.event_id], True) == ([each.id for each in page.data], page.done)
 
 
 async def test_a_message_is_sent_again(svix: SvixAsync, admin: Admin, installation: Installation) -> None:

@@ -215,6 +215,8 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
     items = page.items[: number_of_fitting(ids, payloads)]
     shown_messages = []
     for each in items:
+        if each.event_id not in events:  # retention has removed it meanwhile
+            continue
         message = message_of(events[each.event_id], payloads.get(each.event_id, NOTHING))
         status = _status(each.state, expanded=query.expanded_statuses)
         shown_messages.append(
