@@ -232,20 +232,40 @@ class Coming:
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
 
+async def _read(bodies: Bodies, coming: Coming) -> bytes:
+    async with bodies.held(coming.request, 100) as body:
+        return body
+
+
 async def test_bodies_that_come_at_once_have_a_limit_together() -> None:
     """A body that would exceed it is refused in a way that clients repeat; the others go on, and then there is room."""
     bodies = Bodies(most=10)
     slow, refused, later = Coming(), Coming(), Coming()
-    first = asyncio.create_task(bodies.read(slow.request, 100))
+    first = asyncio.create_task(_read(bodies, slow))
     slow.send(b"12345678")
     await asyncio.sleep(0)
     refused.send(b"123")
     with pytest.raises(Problem) as caught:
-        await bodies.read(refused.request, 100)
+        await _read(bodies, refused)
     slow.send(None)
     assert b"12345678" == await first
     later.send(b"1234567890")
     later.send(None)
 
-    assert b"1234567890" == await bodies.read(later.request, 100)
+    assert b"1234567890" == await _read(bodies, later)
     assert (503, "busy", "1") == (caught.value.status, caught.value.code, caught.value.headers["retry-after"])
+
+
+async def test_a_body_counts_until_its_request_is_answered() -> None:
+    """While PostgreSQL is slow, the bodies of the requests that wait for it have the same limit together."""
+    bodies = Bodies(most=10)
+    waiting, refused, later = Coming(), Coming(), Coming()
+    for coming in (waiting, refused, later):
+        coming.send(b"12345678")
+        coming.send(None)
+    async with bodies.held(waiting.request, 100) as body:
+        assert b"12345678" == body
+        with pytest.raises(Problem, match="too many bodies"):
+            await _read(bodies, refused)
+
+    assert b"12345678" == await _read(bodies, later)

@@ -11,7 +11,7 @@ async def signed_in(request: Request) -> Access | None:
 import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
@@ -146,30 +146,28 @@ class _Calls:
         access, tenant = await self._allowed(call, request) if call.scopes else (NOBODY, "")
         given = request.query_params.multi_items() if request.scope["query_string"] else ()
         query = self._shapes[call.query].parameters(given)
-        raw, body = b"", None
-        if call.body is not None:
-            raw = await self._bodies.read(request, call.most)
-            body = self._shapes[call.body].decoded(raw)
-        asked = Asked(
-            admin=self._admin,
-            publisher=self._publisher,
-            access=access,
-            scheme=self._scheme,
-            tenant=tenant,
-            path=request.path_params,
-            query=query,
-            body=body,
-            key=_key(request),
-            trace=_trace(request),
-        )
-        if call.once is None or asked.key is None:
-            answer = _answer(call, await call.handler(asked))
-        else:
-            content = framed(request.scope["query_string"], raw, *(part.encode() for part in asked.path.values()))
-            answer = await self._once(call, call.once, asked, asked.key, content)
-        if answer.content is None:
-            return Response(status_code=answer.status, headers=_HEADERS)
-        return _Json(msgspec.json.encode(answer.content), answer.status)
+        async with nullcontext(b"") if call.body is None else self._bodies.held(request, call.most) as raw:
+            body = None if call.body is None else self._shapes[call.body].decoded(raw)
+            asked = Asked(
+                admin=self._admin,
+                publisher=self._publisher,
+                access=access,
+                scheme=self._scheme,
+                tenant=tenant,
+                path=request.path_params,
+                query=query,
+                body=body,
+                key=_key(request),
+                trace=_trace(request),
+            )
+            if call.once is None or asked.key is None:
+                answer = _answer(call, await call.handler(asked))
+            else:
+                content = framed(request.scope["query_string"], raw, *(part.encode() for part in asked.path.values()))
+                answer = await self._once(call, call.once, asked, asked.key, content)
+            if answer.content is None:
+                return Response(status_code=answer.status, headers=_HEADERS)
+            return _Json(msgspec.json.encode(answer.content), answer.status)
 
     async def _once(self, call: Call, once: Once, asked: Asked[Any, Any], key: str, content: bytes) -> Answer:
         """Answer a request with a key. What it changes and the record of its answer are committed together."""

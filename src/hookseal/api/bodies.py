@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
 
 import msgspec
@@ -61,18 +62,19 @@ def header(request: Request, name: bytes) -> str | None:
 
 
 class Bodies:
-    """Reads bodies, and bounds what all that are being read have in memory."""
+    """Reads bodies, and bounds what those of all requests in work have in memory."""
 
     def __init__(self, *, most: int = MOST_BYTES_AT_ONCE, seconds: float = BODY_SECONDS) -> None:
         self._most = most
         self._seconds = seconds
         self._held = 0
 
-    async def read(self, request: Request, most: int, *, media: str = JSON) -> bytes:
-        """Return the body, of which no more than `most` bytes are read.
+    @asynccontextmanager
+    async def held(self, request: Request, most: int, *, media: str = JSON) -> AsyncIterator[bytes]:
+        """Give the body, of which no more than `most` bytes are read. It counts until the block ends.
 
         Raises `Problem` if it is longer, is no JSON or no form by its type (`media`), does not come in time, or if too
-        much is being read.
+        much is in work.
         """
         encoding = header(request, b"content-encoding")
         if encoding is not None and encoding.lower() != "identity":
@@ -80,7 +82,17 @@ class Bodies:
         declared = header(request, b"content-length") or ""
         if declared.isdigit() and int(declared) > most:
             raise _too_long(most)
-        body = bytearray()
+        body = await self._read(request, most)
+        try:
+            if body and not _MEDIA[media].fullmatch(header(request, b"content-type") or ""):
+                raise Problem(415, "unsupported_media_type", f"the content type must be {media}")
+            yield body
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, request: Request, most: int) -> bytes:
+        """Return the body, which counts from now on. If this raises, nothing of it does."""
+        body, is_whole = bytearray(), False
         try:
             async with asyncio.timeout(self._seconds):
                 async for chunk in request.stream():
@@ -90,12 +102,12 @@ class Bodies:
                         raise _too_long(most)
                     if self._held > self._most:
                         raise Problem(503, "busy", "too many bodies come at once: try again", headers=CLOSE | RETRY)
+            is_whole = True
         except TimeoutError:
             raise Problem(408, "timeout", f"the body must come within {self._seconds:g} s", headers=CLOSE) from None
         finally:
-            self._held -= len(body)
-        if body and not _MEDIA[media].fullmatch(header(request, b"content-type") or ""):
-            raise Problem(415, "unsupported_media_type", f"the content type must be {media}")
+            if not is_whole:
+                self._held -= len(body)
         return bytes(body)
 
 
