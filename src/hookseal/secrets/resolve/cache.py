@@ -63,7 +63,9 @@ class _Entry:
 
 
 class SealedCache:
-    """Holds sealed versions, none longer than the TTL; the least recently used are evicted first.
+    """Holds sealed versions and gives none that is older than the TTL; the least recently used are evicted first.
+
+    One that has expired may stay, sealed, behind one that was used less recently: for at most another TTL.
 
     `chance` returns a number in [0, 1). Each entry lives for a random time between half of the TTL and the TTL, so that
     entries that were read together do not expire together.
