@@ -7,7 +7,10 @@ from typing import Any, Final
 import pytest
 import typer
 
+from hookseal.admin import AcceptedRestore, AuditHead, ContradictedHead, RevokedProducer, VerifiedLog, VerifiedTenant
+from hookseal.cli import audit, producer, restore
 from hookseal.cli.commands import tree
+from hookseal.cli.shared.output import plain as plain_text
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from tests import rows
@@ -120,6 +123,29 @@ async def test_an_error_fits_the_terminal(begun: Begun) -> None:
     await require_fitting(["key", "init"], 78, {"SECRETS_PROVIDR": "db"})
 
 
+@pytest.mark.pure
+def test_a_name_of_others_marks_no_command() -> None:
+    """A log that hookseal did not write names any tenant, and a database any role: their backticks are text."""
+    name = "x `hookseal up`"
+    verified = VerifiedTenant(tenant_id=name, rows=1, head_sequence=1, head_mac="m", broken=None)
+    contradicted = ContradictedHead(tenant_id=name, head_sequence=1, head_mac="m", how="older")
+    texts = [
+        audit._head_text(AuditHead(tenant_id=name, head_sequence=1, head_mac="m", is_plausible=False)),
+        audit._verify_text(VerifiedLog(intact=True, tenants=(verified,), contradicted=(contradicted,))),
+        restore._accepted_text(
+            AcceptedRestore(epoch=1, woken=0, accepted=(), refused=(), contradicted=(contradicted,))
+        ),
+        *(
+            producer._revoked_text(
+                RevokedProducer(role=name, tenant_id="acme", left_to_run=None, still_for_every_tenant=still)
+            )
+            for still in (False, True)
+        ),
+    ]
+    assert [] == [text for text in texts if "`hookseal up" in text]
+    assert f"--role '{plain_text(name)}' --tenant '*'`" in texts[-1]
+
+
 async def require_fitting(words: list[str], code: int, settings: dict[str, str]) -> None:
     """Fail unless the error of the command fits the terminal, and has the words that it has without one."""
     shown = await on_a_terminal(*words, stream="stderr", **settings, COLUMNS=str(WIDTH))
@@ -132,4 +158,4 @@ async def require_fitting(words: list[str], code: int, settings: dict[str, str])
 
 def said(text: str) -> list[str]:
     """Return the words of an error, without what lays it out."""
-    return re.sub(r"^hookseal:|[`.,:;]+(?=\s|$)|(?<=\s)`", "", text, flags=re.MULTILINE).split()
+    return re.sub(r"^hookseal:|^ *\| |[`.,:;]+(?=\s|$)|(?<=\s)`", "", text, flags=re.MULTILINE).split()

@@ -12,7 +12,7 @@ from hookseal.audit.chain import MAX_HEADS, Action, Contradiction, Flaw
 from hookseal.audit.exported import MAX_LINE_BYTES
 from hookseal.cli.context import CHANGES, READS, call, listed
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input, read_lines
-from hookseal.cli.shared.output import Columns, Json, JsonLines, Wide, emit, emit_page, fields_of, note, printable
+from hookseal.cli.shared.output import Columns, Json, JsonLines, Wide, emit, emit_page, fields_of, note, plain
 from hookseal.cli.shared.progress import of_each, progress
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
@@ -117,7 +117,7 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
     result = call(start(READS), lambda admin: admin.audit.heads(tenant_id=_tenant_or_every(tenant)))
     for head in result.tenants:
         if not head.is_plausible:
-            note(f"{head.tenant_id}: hookseal did not write this head: run `hookseal audit verify`")
+            note(f"{plain(head.tenant_id)}: hookseal did not write this head: run `hookseal audit verify`")
     emit(result, as_json=as_json, text=lambda: "\n".join(map(_head_text, result.tenants)) or "no audit rows")
 
 
@@ -162,18 +162,18 @@ def _row(each: AuditRow) -> dict[str, object]:
 def _verify_text(verified: VerifiedLog) -> str:
     lines = [_verified_text(each) for each in verified.tenants]
     lines += [
-        f"{printable(head.tenant_id)}: STALE: {_CONTRADICTS[head.how]} (row {head.head_sequence}, MAC {head.head_mac})"
+        f"{plain(head.tenant_id)}: STALE: {_CONTRADICTS[head.how]} (row {head.head_sequence}, MAC {head.head_mac})"
         for head in verified.contradicted
     ]
     return "\n".join(lines) or "no audit rows"
 
 
 def _head_text(head: AuditHead) -> str:
-    return f"{printable(head.tenant_id)}: row {head.head_sequence}, MAC {head.head_mac}"
+    return f"{plain(head.tenant_id)}: row {head.head_sequence}, MAC {head.head_mac}"
 
 
 def _verified_text(verified: VerifiedTenant) -> str:
-    tenant, broken = printable(verified.tenant_id), verified.broken
+    tenant, broken = plain(verified.tenant_id), verified.broken
     if broken is not None:
         return f"{tenant}: BROKEN at row {broken.sequence}: {_MEANING[broken.reason]}"
     if verified.head_sequence is None:

@@ -1,12 +1,13 @@
 """`hookseal producer`: which database roles may publish, and for which tenants."""
 
+import shlex
 from typing import Annotated, Final
 
 import typer
 
 from hookseal.admin import RevokedProducer
 from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
-from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, printable
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, plain
 from hookseal.cli.shared.runtime import start
 from hookseal.ground.ids import EVERY_TENANT
 
@@ -30,7 +31,7 @@ def grant(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
     emit(
         granted,
         as_json=as_json,
-        text=f"{printable(granted.role)} may publish for {_tenant_name(granted.tenant_id)}"
+        text=f"{plain(granted.role)} may publish for {_tenant_name(granted.tenant_id)}"
         + ("" if granted.changed else " already: nothing was changed"),
     )
 
@@ -68,14 +69,14 @@ def list_(
 
 
 def _revoked_text(revoked: RevokedProducer) -> str:
-    name, tenants = printable(revoked.role), _tenant_name(revoked.tenant_id)
+    name, tenants = plain(revoked.role), _tenant_name(revoked.tenant_id)
     if revoked.still_for_every_tenant:
         return (
             f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
-            f"to end that, run `hookseal producer revoke --role {name} --tenant '*'`"
+            f"to end that, run `hookseal producer revoke --role {plain(shlex.quote(revoked.role))} --tenant '*'`"
         )
     statement = revoked.left_to_run
-    more = "" if statement is None else f"\none statement is left, which needs a role with more rights: {statement};"
+    more = "" if statement is None else f"\none statement is left, which needs a role with more rights:\n  {statement};"
     return f"{name} may no longer publish for {tenants}{more}"
 
 

@@ -9,7 +9,7 @@ import typer
 from hookseal.admin import AcceptedRestore, Admin, StaleEndpoint
 from hookseal.cli.audit import read_heads
 from hookseal.cli.context import CHANGES, call, operator_name
-from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
+from hookseal.cli.shared.output import Json, emit, fields_of, plain, table
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
@@ -114,7 +114,7 @@ def _accepted_text(accepted: AcceptedRestore) -> str:
     )
     lines = [summary]
     lines += [
-        f"{printable(head.tenant_id)}: the log is {head.how}: it does not contain row {head.head_sequence} of the head"
+        f"{plain(head.tenant_id)}: the log is {head.how}: it does not contain row {head.head_sequence} of the head"
         for head in accepted.contradicted
     ]
     lines += [
