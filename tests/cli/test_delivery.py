@@ -123,7 +123,7 @@ async def test_why_explains_what_a_delivery_waits_for(begun: Begun) -> None:
     assert f"hookseal endpoint enable {' '.join(of)}" == found["command"]
     text = (await begun.run("delivery", "why", ring.delivery_id)).out
     assert found["text"].replace("\t", "\\t") + "\n" == text
-    assert ("(it\\tmoves   hookseal x)" in text.splitlines()[0], f"  {found['command']}") == (
+    assert ("(“it\\tmoves   hookseal x”)" in text.splitlines()[0], f"  {found['command']}") == (
         True,
         text.splitlines()[-1],
     )

@@ -26,6 +26,7 @@ from hookseal.admin import (
     WorkerStatus,
 )
 from hookseal.cli.shared.moments import age
+from hookseal.cli.shared.output import emit
 from hookseal.cli.status import sections, status_text
 from hookseal.cli.top import fitted
 from hookseal.dispatcher.core.concerns import Kind
@@ -33,6 +34,7 @@ from hookseal.dispatcher.core.model import WaitingFor
 from tests import forked, rows
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
+from tests.cli.shared.test_output import on_a_terminal
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-15", part="status")
@@ -208,6 +210,20 @@ async def test_top_shows_what_matters_most_in_any_size(width: int, height: int) 
         assert "tenant-0  1000+ pending  0 due  876 held  oldest 3h 5m" in lines
         assert f"{ENDPOINT.format(0)}  held (breaker)  3h 5m  1000+ held" in lines
         assert "host-2-4e5f6071  0.1.0  limited by requests, cpu" in lines
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("width", [40, 60, 80])
+async def test_a_name_never_looks_like_a_command(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of an endpoint is shown as it is, and no line begins within it without a bar."""
+    monkeypatch.setenv("COLUMNS", f"{width}")
+    named = replace(TROUBLED, name=f"Shop. Broken? Run `hookseal endpoint delete {'--yes ' * 9}`")
+    found = replace(BUSY, endpoints=(named,))
+    with on_a_terminal() as terminal:
+        emit({}, as_json=False, text=status_text(found))
+    for lines in (terminal.getvalue().splitlines(), fitted(sections(found), width=width, height=60)):
+        assert "Run `hookseal endpoint delete --yes" in " ".join(line.strip().removeprefix("| ") for line in lines)
+        assert [] == [line for line in lines if line.lstrip(" `").startswith(("hookseal endpoint delete", "--yes"))]
 
 
 @pytest.mark.parametrize("columns", [20, 80, 200])

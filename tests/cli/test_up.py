@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import signal
 import stat
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import asyncpg
 import httpx
 import pytest
 
-from hookseal.cli import up
+from hookseal.cli import listen, up
 from hookseal.cli.shared.output import printable_body
 from hookseal.demo import state
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port
 from tests.cli.process_leaks import processes_in
+from tests.cli.shared.test_output import on_a_terminal
 from tests.doubles.stuck_client import stuck_client
 
 STARTING = b"starting ... (Ctrl-C ends it)\n"
@@ -362,6 +364,21 @@ def test_the_text_says_retry_or_replay(seen: dict[str, Any], words: str, capsys:
     }
     up._say_text(about | seen)
     assert f"received  /  {words}, m" == capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize("say", [up._say_text, listen._say_text])
+def test_a_request_is_never_laid_out_as_a_command(
+    say: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a request has, `up` and `listen` print no line on a terminal that begins as a command does."""
+    monkeypatch.setenv("COLUMNS", "60")
+    told = f"{'word ' * 5}hookseal up {'word ' * 9}hookseal up `hookseal up {'word ' * 20}`"
+    names = ("path", "webhook_id", "attempt", "message")
+    about = {"event": "request.received", "status": 401, "verified": False, "retry": True}
+    with on_a_terminal() as terminal:
+        say(dict.fromkeys(names, told) | about | {"body": f"hookseal up {told}"})
+    assert [] == [line for line in terminal.getvalue().splitlines() if line.lstrip(" `").startswith("hookseal")]
+    assert re.search(r"^ +\| hookseal up word", terminal.getvalue(), re.MULTILINE)
 
 
 def test_only_the_beginning_of_a_body_is_printed() -> None:

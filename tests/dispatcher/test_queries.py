@@ -133,7 +133,7 @@ def ended(state: State, **facts: Any) -> dict[str, Any]:
 CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
     (
         held(WaitingFor.SECRET, last_error="it was destroyed", probe_at=LATER),
-        *(EARLIER, "hookseal secret cache-clear", ["secret", "(it was destroyed)", "HooksealSecretRefused", AT_LATER]),
+        *(EARLIER, "hookseal secret cache-clear", ["secret", "(“it was destroyed”)", "SecretRefused", AT_LATER]),
     ),
     (
         held(WaitingFor.SECRET, last_error=PLAIN_HTTP, probe_at=LATER),
@@ -143,7 +143,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
     (held(WaitingFor.SECRET, live_workers=0), EARLIER, "hookseal worker", ["secret", "No worker runs"]),
     (
         held(WaitingFor.ENDPOINT_DISABLED, endpoint=DISABLED),
-        *(EARLIER, ENABLE, [f"disabled at {AT_EARLIER} (it moves)", "of 7 days at 2026-03-08T11:55:00Z"]),
+        *(EARLIER, ENABLE, [f"disabled at {AT_EARLIER} (“it moves”)", "of 7 days at 2026-03-08T11:55:00Z"]),
     ),
     (
         held(WaitingFor.ENDPOINT_DISABLED, endpoint=replace(DISABLED, disabled_at=None, disabled_reason=None)),
@@ -151,7 +151,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
     ),
     (held(WaitingFor.ENDPOINT_DISABLED), EARLIER, None, ["enabled again now", "by the leader"]),
     (held(WaitingFor.ENDPOINT_DISABLED, endpoint=None), EARLIER, None, ["deleted now", "by the leader"]),
-    (held(WaitingFor.BREAKER, last_error="timeout"), EARLIER, ENABLE, ["breaker", "(timeout)", "every 5 minutes"]),
+    (held(WaitingFor.BREAKER, last_error="timeout"), EARLIER, ENABLE, ["breaker", "(“timeout”)", "every 5 minutes"]),
     (held(WaitingFor.RATE), EARLIER, f"hookseal endpoint update {OF} --rate N/s", ["its rate limit allows"]),
     (held(WaitingFor.CONCURRENCY), EARLIER, f"hookseal endpoint update {OF} --concurrency N", ["its concurrency"]),
     (
@@ -197,11 +197,11 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
     ),
     (
         {"next_attempt_at": LATER, "endpoint": DISABLED, "held_for": WaitingFor.BREAKER},
-        *(None, ENABLE, ["gave it back without an attempt", "then by `endpoint enable`", "(it moves)"]),
+        *(None, ENABLE, ["gave it back without an attempt", "then by `endpoint enable`", "(“it moves”)"]),
     ),
     (
         {**RETRIED, "last_attempt": TRIED, "endpoint": DISABLED},
-        *(EARLIER, ENABLE, [FAILED_3_OF_10, f"its due time, {AT_LATER}", "then by `endpoint enable`", "(it moves)"]),
+        *(EARLIER, ENABLE, [FAILED_3_OF_10, f"its due time, {AT_LATER}", "then by `endpoint enable`", "(“it moves”)"]),
     ),
     (
         {"endpoint": DISABLED, "next_attempt_at": EARLIER},
@@ -209,7 +209,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
     ),
     (
         {"next_attempt_at": LATER, "last_error": "hookseal could not send it: see the worker's log"},
-        *(None, REPLAY, ["gave it back without an attempt (hookseal could not send it", f"its due time, {AT_LATER}"]),
+        *(None, REPLAY, ["gave it back without an attempt (“hookseal could not send it", f"its due time, {AT_LATER}"]),
     ),
     (leased(LATER), EARLIER, None, ["worker w-1 is sending attempt 4 now", f"its lease ends at {AT_LATER}"]),
     (leased(LATER, live_workers=0), EARLIER, "hookseal worker", ["is sending attempt 4", "No worker runs"]),
@@ -222,15 +222,15 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
     (ended(State.DELIVERED), EARLIER, REPLAY, ["the receiver accepted it."]),
     (
         ended(State.DEAD_LETTER, last_attempt=TRIED, budget_spent=3, last_error="server_error"),
-        *(EARLIER, REPLAY, ["a dead letter: all its attempts are spent (3)", "the last one failed (server_error)."]),
+        *(EARLIER, REPLAY, ["a dead letter: all its attempts are spent (3)", "the last one failed (“server_error”)."]),
     ),
     (
         ended(State.FAILED, last_attempt=TRIED, endpoint=DISABLED, last_error="gone"),
-        *(EARLIER, ENABLE, ["failed for good", "(gone)", "Its endpoint is disabled", f"`{REPLAY}` after"]),
+        *(EARLIER, ENABLE, ["failed for good", "(“gone”)", "Its endpoint is disabled", f"`{REPLAY}` after"]),
     ),
     (
         ended(State.CANCELLED, endpoint=None, last_error="the endpoint was deleted"),
-        *(EARLIER, None, ["cancelled", "(the endpoint was deleted)", "Its endpoint is deleted"]),
+        *(EARLIER, None, ["cancelled", "(“the endpoint was deleted”)", "Its endpoint is deleted"]),
     ),
 ]
 
@@ -741,9 +741,9 @@ async def test_the_read_only_role_reads_both_views(installation: Installation) -
 
 @pytest.mark.pure
 def test_what_others_wrote_marks_no_command() -> None:
-    """A reason or an error may have backticks; only commands of hookseal stand between these."""
-    tricked = "run `hookseal endpoint delete --yes`"
+    """A reason or an error stands between quotation marks; only commands of hookseal stand between backticks."""
+    tricked = "run” `hookseal endpoint delete --yes`"
     disabled = held(WaitingFor.ENDPOINT_DISABLED, endpoint=replace(DISABLED, disabled_reason=tricked))
     for facts in (disabled, {"next_attempt_at": LATER, "last_error": tricked}):
         text = explain(replace(FACTS, **facts)).text
-        assert "run 'hookseal endpoint delete --yes'" in text
+        assert """(“run" 'hookseal endpoint delete --yes'”)""" in text

@@ -142,10 +142,10 @@ async def test_an_event_is_found_in_two_steps_and_says_why_it_waits(every: Brows
         await every.press("Find", q=text)
         assert every.response.url.path.endswith("/operator/tenant/globex/event/evt.1"), text
         await every.follow(delivery)
-        assert "Its endpoint was disabled (gone)" in every.text
+        assert "Its endpoint was disabled (“gone”)" in every.text
     await every.open("/operator")
     await every.press("Find", q=delivery)
-    assert "Its endpoint was disabled (gone)" in every.text
+    assert "Its endpoint was disabled (“gone”)" in every.text
     await every.press("Find", q="globex") if "Find" in every.page.buttons else await every.open(
         "/operator/search?q=globex"
     )

@@ -99,11 +99,12 @@ def _text(answer: Mapping[str, Any]) -> str:
     checks = answer.get("checks")
     lines = [plain(str(answer.get("status")))]
     if isinstance(checks, dict):
-        lines += [plain(f"{name}: {state}") for name, state in checks.items()]
+        lines += [f"{plain(name)}: {plain(str(state))}" for name, state in checks.items()]
     unrecorded = answer.get("unrecorded")
     if isinstance(unrecorded, dict):
-        lines += [plain("unrecorded: {outcomes} since {since}: {reason}".format_map({**_NOT_SAID, **unrecorded}))]
+        told = {name: plain(str(fact)) for name, fact in {**_NOT_SAID, **unrecorded}.items()}
+        lines += ["unrecorded: {outcomes} since {since}: {reason}".format_map(told)]
     processes = answer.get("processes")
     if isinstance(processes, dict):
-        lines += [plain(f"process {number}: {state}") for number, state in processes.items()]
+        lines += [f"process {plain(number)}: {plain(str(state))}" for number, state in processes.items()]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import typer
 from hookseal.admin import Overview, Status, TroubledEndpoint, WorkerStatus
 from hookseal.cli.context import READS, call
 from hookseal.cli.shared.moments import age
-from hookseal.cli.shared.output import Json, emit, key_values, plain, printable
+from hookseal.cli.shared.output import Json, emit, key_values, plain
 from hookseal.cli.shared.runtime import start
 
 _MEGABYTE: Final = 1_000_000
@@ -44,12 +44,15 @@ def status(*, as_json: Json = False) -> None:
 def status_text(found: Status) -> str:
     """Return the status as text."""
     return "\n\n".join(
-        "\n".join([*each.head, *(plain(line) for entry in each.entries for line in entry)]) for each in sections(found)
+        "\n".join([*each.head, *(line for entry in each.entries for line in entry)]) for each in sections(found)
     )
 
 
 def sections(found: Status) -> list[Section]:
-    """Return the status in parts: first what a person must do, then who waits, what fails, what limits workers."""
+    """Return the status in parts: first what a person must do, then who waits, what fails, what limits workers.
+
+    Its lines are for `emit`: what others chose in them is `plain`.
+    """
     tables = (_tenants(found), _endpoints(found), _workers(found), _pending(found), _replays(found))
     facts = Section(["installation"], [[line] for line in key_values(_facts(found))])
     return [_must_act(found), *(each for each in tables if each is not None), facts]
@@ -87,7 +90,7 @@ def _tenants(found: Status) -> Section | None:
     most, others = found.most_of_each, found.other_tenants
     rows = [
         [
-            printable(each.tenant_id),
+            plain(each.tenant_id),
             f"{_up_to(each.pending, most)} pending",
             f"{each.due} due",
             f"{each.waiting} held",
@@ -125,14 +128,8 @@ def _endpoint(found: Status, each: TroubledEndpoint) -> list[str]:
 
 def _detail(each: TroubledEndpoint) -> str:
     answer = " ".join(f"{part}" for part in (each.last_status, each.last_outcome) if part is not None)
-    facts = (
-        each.tenant_id,
-        each.name,
-        urlsplit(each.url).hostname,
-        answer or "no attempt",
-        _waits(each.oldest_seconds),
-    )
-    return _DETAIL + ", ".join(printable(fact) for fact in facts if fact)
+    names = (plain(name or "") for name in (each.tenant_id, each.name, urlsplit(each.url).hostname))
+    return _DETAIL + ", ".join(filter(None, (*names, answer or "no attempt", _waits(each.oldest_seconds))))
 
 
 def _workers(found: Status) -> Section | None:
@@ -152,7 +149,7 @@ def _worker(each: WorkerStatus) -> list[str]:
         _used(each.connections, each.most_connections, "connections"),
         _used(each.batch_connections, each.most_batch_connections, "for batches"),
     ]
-    line = f"{each.worker_id}  {each.version}  {', '.join(facts)}"
+    line = f"{plain(each.worker_id)}  {plain(each.version)}  {', '.join(facts)}"
     known = [use for use in uses if use is not None]
     return [line, f"{_DETAIL}{', '.join(known)}"] if known else [line]
 

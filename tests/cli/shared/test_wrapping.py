@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hookseal.cli.shared.wrapping import wrapped
+from hookseal.cli.shared.wrapping import SPACE, wrapped
 
 pytestmark = pytest.mark.req("UX-02")
 
@@ -16,6 +16,7 @@ WORDS = st.integers(1, 60).map("x".__mul__)
 COMMANDS = st.tuples(
     st.integers(1, 12).map(lambda number: " ".join(["hookseal"] + ["y"] * number)), st.sampled_from(["", ".", ","])
 )
+OF_OTHERS = st.lists(st.integers(1, 60).map("o".__mul__), min_size=2, max_size=12).map(SPACE.join)
 PIECES = WORDS | COMMANDS.map(lambda command: f"`{command[0]}`{command[1]}")
 OF = f"--tenant acme --endpoint {ID}"
 
@@ -46,6 +47,7 @@ OF = f"--tenant acme --endpoint {ID}"
         ),
         (f"run `curl https://{'u' * 72} | sh`", ["run", f"`curl https://{'u' * 72} | sh`"]),
         (f"run `hookseal x; curl {'u' * 72}`", ["run", f"`hookseal x; curl {'u' * 72}`"]),
+        (f"it was “{'word ' * 14}hookseal up” once", [f"it was “{' '.join(['word'] * 14)}", "| hookseal up” once"]),
     ],
 )
 def test_a_line_is_laid_out(line: str, expected: list[str]) -> None:
@@ -86,3 +88,20 @@ def test_nothing_is_lost_and_no_piece_is_broken(pieces: list[str], label: str, p
         at = shown.index(re.sub(r"`([^`]*)`[.,]?", r"\1", piece), at)
     for line in lines:
         assert len(line) <= 40 or any(re.sub("[`.,]", "", line).strip() == re.sub("[`.,]", "", each) for each in pieces)
+
+
+@given(
+    st.lists(WORDS | OF_OTHERS, min_size=1, max_size=6),
+    st.sampled_from(["", "name    ", "  name: ", "  ", "    "]),
+    st.sampled_from(["", "hookseal: "]),
+)
+@example([f"oo{SPACE}oo", "x" * 60], "name    ", "")
+@example([f"oo{SPACE}{'o' * 60}{SPACE}oo"], "name    ", "")
+@example([f"oo{SPACE}oo"], "  ", "")
+def test_no_line_begins_with_a_text_of_others(pieces: list[str], label: str, prefix: str) -> None:
+    """A line that begins within a text of others has a bar before it, so it cannot be taken for a command."""
+    lines = wrapped(label + " ".join(pieces), 40, prefix=prefix)
+
+    assert [] == [line for line in lines if line.lstrip().startswith("o")]
+    shown = " ".join(lines).replace(SPACE, " ").split()
+    assert (prefix + label + " ".join(pieces)).replace(SPACE, " ").split() == [word for word in shown if word != "|"]

@@ -24,7 +24,6 @@ from hookseal.cli.shared.printing import (
     rfc3339,
     terminal_width,
 )
-from hookseal.cli.shared.wrapping import wrapped
 from hookseal.ground.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -111,9 +110,9 @@ def table(
 ) -> str:
     """Return the rows in aligned columns. A time is shown as an age, such as 3h, unless the table is `wide`.
 
-    On a terminal no line is longer than the terminal is wide: the headings take one line, the columns that do not fit
-    stand below each row behind their names, and a text that is longer than a line is cut, or wrapped if the table is
-    `wide`. An id is neither folded nor cut, so that it can be copied.
+    For a terminal the headings take one line, the columns that do not fit stand below each row behind their names, and
+    a text that is longer than a line is cut, or left to `emit` if the table is `wide`. An id is neither folded nor cut,
+    so that it can be copied.
     """
     headings = [_heading(column, wide=wide) for column in columns]
     cells = [[_cell(row.get(column), column, wide=wide, clock=clock) for column in columns] for row in rows]
@@ -159,7 +158,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _below(named: Sequence[tuple[str, str, bool]], most: int, *, wide: bool) -> Iterator[str]:
     """Yield the lines below the first of a row: each cell that says something, behind its heading.
 
-    A cell that is to be whole, or is in a `wide` table, is laid out on several lines if it is too long; else it is cut.
+    A cell that is too long is cut, unless it is to be whole or is in a `wide` table: then `emit` lays it out.
     """
     line = ""
     for heading, cell, is_whole in named:
@@ -171,18 +170,10 @@ def _below(named: Sequence[tuple[str, str, bool]], most: int, *, wide: bool) -> 
             continue
         if line:
             yield line
-        laid_out = _laid_out(part, most, is_whole=is_whole or wide)
-        line = laid_out[0] if len(laid_out) == 1 else ""
-        if not line:
-            yield from laid_out
+        is_cut = cell_len(part) > most and not (is_whole or wide)
+        line = f"{set_cell_size(part, most - 1).rstrip()}…" if is_cut else part
     if line:
         yield line
-
-
-def _laid_out(part: str, most: int, *, is_whole: bool) -> list[str]:
-    if is_whole:
-        return wrapped(part, most, length=cell_len)
-    return [part if cell_len(part) <= most else f"{set_cell_size(part, most - 1).rstrip()}…"]
 
 
 def key_values(facts: Mapping[str, object], *, width: int | None = None, indent: str = "") -> list[str]:

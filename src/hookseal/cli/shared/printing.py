@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import msgspec
 
-from hookseal.cli.shared.wrapping import INDENT, wrapped
+from hookseal.cli.shared.wrapping import INDENT, SPACE, wrapped
 from hookseal.errors import HooksealError, LocalFailure, NotFound, with_advice
 from hookseal.ground.ids import plural
 from hookseal.secrets.core.material import SecretMaterial
@@ -46,10 +46,13 @@ _REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # w
 _MAX_PRINTED: Final = 1_000  # characters of a body
 _USUAL_WIDTH: Final = 80
 _LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
-_COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
-_PLAIN_TICK: Final = "\ue000"  # stands for a backtick of a value until it is printed; `printable` lets none through
+_COLOUR: Final = re.compile(r"(\x1b\[[01]m)")  # bold and its end, which tables have; others could hide text
+# What stands until it is printed for a backtick and a space of a text of others; `printable` lets none through.
+_TICK: Final = "\ue000"
+_PLAIN: Final = str.maketrans("` ", _TICK + SPACE)
+_PRINTED: Final = str.maketrans(_TICK + SPACE, "` ")
+_KEPT: Final = _TICK + SPACE
 _EXACT: Final = "\ue001"  # begins a line that is not laid out, until it is printed
-_PARTS: Final = re.compile(rf"(\n|{_PLAIN_TICK}|{_EXACT}|{_COLOUR.pattern})")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -79,7 +82,7 @@ def emit(
         _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
         shown = _harmless(text if isinstance(text, str) else text())
-        _print(shown if is_exact else "\n".join(fitting(shown, sys.stdout)).replace(_PLAIN_TICK, "`"))
+        _print(shown if is_exact else "\n".join(fitting(shown, sys.stdout)))
 
 
 def fields_of(result: "DataclassInstance") -> dict[str, object]:
@@ -96,7 +99,7 @@ def note(text: str, *, prefix: str = "hookseal: ") -> None:
 
     On a terminal it is wrapped.
     """
-    for line in fitting(printable(text), sys.stderr, prefix):
+    for line in fitting(printable(text, kept=_KEPT), sys.stderr, prefix):
         print(line, file=sys.stderr, flush=True)
 
 
@@ -198,13 +201,18 @@ def fitting(text: str, stream: TextIO | None, prefix: str = "") -> Iterator[str]
         if line.startswith(_EXACT):
             yield prefix + line.removeprefix(_EXACT)
         elif width is None or _COLOUR.search(line):  # what has colours has been laid out
-            yield prefix + line
+            yield prefix + line.translate(_PRINTED)
         else:
-            yield from wrapped(line, width, prefix=prefix, length=_columns)
+            yield from laid_out(line, width, prefix)
+
+
+def laid_out(line: str, width: int, prefix: str = "") -> list[str]:
+    """Return the line as `wrapped` does, with what `plain` replaced."""
+    return [each.translate(_PRINTED) for each in wrapped(line, width, prefix=prefix, length=_columns)]
 
 
 def _columns(text: str) -> int:
-    if text.isascii():
+    if text.translate(_PRINTED).isascii():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 -- few texts need it
 
@@ -218,14 +226,17 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def printable(text: str) -> str:
-    """Return the text with control characters spelled out, so that it cannot steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def printable(text: str, *, kept: str = "") -> str:
+    """Return the text with control characters spelled out, but those that are `kept`: it cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def plain(value: str) -> str:
-    """Return a value for a text that is given to `emit`: printable, and its backticks mark no command of hookseal."""
-    return printable(value).replace("`", _PLAIN_TICK)
+def plain(text: str) -> str:
+    """Return a text of others for one that is given to `emit` or `note`: printable, and never laid out as a command.
+
+    What it returns is as wide as what is printed.
+    """
+    return printable(text).translate(_PLAIN)
 
 
 def exact(line: str) -> str:
@@ -234,9 +245,9 @@ def exact(line: str) -> str:
 
 
 def printable_body(body: str) -> str:
-    """Return the first 1,000 characters of a body so that it can be printed, and how many follow."""
+    """Return the first 1,000 characters of a body, as `plain` does, and how many follow."""
     rest = len(body) - _MAX_PRINTED
-    return printable(body[:_MAX_PRINTED]) + (
+    return plain(body[:_MAX_PRINTED]) + (
         f" ... and {plural(rest, 'more character', 'more characters')}" if rest > 0 else ""
     )
 
@@ -275,7 +286,8 @@ def _plain(value: object) -> object:
 
 def _harmless(text: str) -> str:
     """Return the text with control characters spelled out, but line breaks, colours of tables, and our marks."""
-    return "".join(part if _PARTS.fullmatch(part) else printable(part) for part in _PARTS.split(text))
+    kept = "\n" + _KEPT + _EXACT
+    return "".join(part if _COLOUR.fullmatch(part) else printable(part, kept=kept) for part in _COLOUR.split(text))
 
 
 def _escaped(text: str) -> str:

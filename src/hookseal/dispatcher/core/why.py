@@ -90,6 +90,7 @@ class Facts:
 
 _START: Final = "hookseal worker"
 _CHECK: Final = "hookseal check"
+_NO_MARKS: Final = str.maketrans("`“”", '\'""')
 _FREE_WORKER: Final = "a worker with a free place for a request"
 _FIRST: Final = "the leader, which makes it due within a second"
 _GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
@@ -420,8 +421,8 @@ def _error(facts: Facts) -> str:
 
 
 def _foreign(text: str) -> str:
-    """Return the text without backticks: between these stands a command that a person shall run."""
-    return text.replace("`", "'")
+    """Return the text as a quotation, without backticks: between these stands a command that a person shall run."""
+    return f"“{text.translate(_NO_MARKS)}”"
 
 
 def _at(moment: datetime) -> str:
