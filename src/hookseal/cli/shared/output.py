@@ -24,6 +24,7 @@ from hookseal.cli.shared.printing import (
     rfc3339,
     terminal_width,
 )
+from hookseal.cli.shared.wrapping import SPACE
 from hookseal.ground.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -194,6 +195,6 @@ def value_text(value: object) -> str:
         case datetime():
             return rfc3339(value)
         case list() | tuple():
-            return " ".join(map(value_text, value))
+            return SPACE.join(map(value_text, value))  # words of others may follow each other as those of a command
         case _:
             return plain(str(value))
