@@ -23,13 +23,13 @@ from hookseal.cli.shared.output import (
     emit,
     emit_error,
     emit_page,
-    exact,
     fields_of,
     key_values,
     note,
     plain,
     printable,
     rfc3339,
+    secret_text,
     table,
 )
 from hookseal.cli.shared.printing import print_error, terminal_width
@@ -198,6 +198,7 @@ ROWS: list[dict[str, object]] = [
 ]
 COLUMNS = ("key_id", "state", "held", "created_at", "refs")
 IDENTITY = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+OF = f"--tenant acme --endpoint {IDENTITY}"
 LATER = FakeClock(NOON + timedelta(hours=3, minutes=59))
 
 
@@ -330,14 +331,25 @@ def test_a_value_is_never_laid_out_as_a_command(monkeypatch: pytest.MonkeyPatch)
 def test_a_secret_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Its line is not laid out, on a terminal as elsewhere: spaces and backticks are a part of a secret."""
     monkeypatch.setenv("COLUMNS", "60")
-    line = f"secret     a  b `hookseal {'c ' * 40}` \\ue000"
-    text = f"current    x\n{exact(line)}\nGive the secret to the receiver."
+    secret = f"a  b `hookseal {'c ' * 40}` \\ue000"
+    line = f"secret     {secret}"
+    text = f"current    x\n{secret_text('secret    ', secret, OF)}\nGive the secret to the receiver."
     with on_a_terminal() as terminal:
         emit({}, as_json=False, text=text)
     emit({}, as_json=False, text=text)
 
     assert f"current    x\n{line}\nGive the secret to the receiver.\n" == terminal.getvalue()
     assert terminal.getvalue() == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("secret", ["a\tb", "a\u200bb", "a\u00a0b", " a", "a "])
+def test_a_secret_that_cannot_be_copied_is_not_printed(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If a terminal does not show all of it, its line says so, and how to get it."""
+    emit({}, as_json=False, text=secret_text("secret    ", secret, OF))
+    assert (
+        "secret     not shown: a terminal does not show all its characters. To get it, run\n"
+        f"  hookseal secret reveal {OF} --secret-out FILE\n"
+    ) == capsys.readouterr().out
 
 
 @pytest.mark.req("UX-02")

@@ -12,7 +12,7 @@ from hookseal.admin import Admin, Canary, Rotation, RotationSchedule, RotationSt
 from hookseal.cli.context import CHANGES, READS, AdminSession, admin_session, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.shared.moments import lasting
-from hookseal.cli.shared.output import Json, emit, exact, fields_of, note, plain, rfc3339
+from hookseal.cli.shared.output import Json, emit, fields_of, note, plain, rfc3339, secret_text
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.config.settings import Settings
@@ -345,7 +345,7 @@ def _rotated_text(
         also_in_file = [] if file is None else [f"           also in {file}"]
         lines += [f"public key {rotated.public_key}", *also_in_file, "Give the public key to the receiver."]
     elif secret is not None:
-        lines += [exact(f"secret     {secret}"), "Give the secret to the receiver."]
+        lines += [secret_text("secret    ", secret, options), "Give the secret to the receiver."]
     elif rotated.secret is None:
         lines += ["secret     not shown: this version is not the active one any more"]
     elif file is not None:

@@ -8,7 +8,7 @@ import typer
 from hookseal.admin import AddedEndpoint, UpdatedEndpoint
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, EndpointOptions, Tenant, with_options
-from hookseal.cli.shared.output import Json, emit, exact, fields_of, plain, value_text
+from hookseal.cli.shared.output import Json, emit, fields_of, plain, secret_text, value_text
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.ground.literals import Lead
@@ -113,7 +113,7 @@ def _added_text(added: AddedEndpoint, printed: str | None, file: Path | None) ->
             f"Give this public key to the receiver. To print it again, run\n  hookseal endpoint public-key {options}"
         )
     elif printed is not None:
-        secret = exact(f"secret    {printed}")
+        secret = secret_text("secret   ", printed, options)
     elif file is not None:
         secret = f"secret    in {file}"
     else:

@@ -11,7 +11,7 @@ from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.secret.move import move
 from hookseal.cli.shared.moments import lasting
-from hookseal.cli.shared.output import Columns, Json, Wide, emit, exact, fields_of, rfc3339, table
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, fields_of, rfc3339, secret_text, table
 from hookseal.cli.shared.progress import Report, of_each, progress
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput
@@ -166,7 +166,8 @@ def _reason(item: SecretVersion) -> str:
 
 def _revealed_text(revealed: RevealedSecret, text: str | None, file: Path | None) -> str:
     what = "secret    " if revealed.public_key is None else "public key"
-    line = f"{what} in {file}" if text is None else exact(f"{what} {text}")
+    of_endpoint = f"--tenant {revealed.tenant_id} --endpoint {revealed.endpoint_id}"
+    line = f"{what} in {file}" if text is None else secret_text(what, text, of_endpoint)
     return f"current    {revealed.secret_ref}\n{line}"
 
 

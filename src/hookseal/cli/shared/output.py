@@ -15,13 +15,13 @@ from hookseal.cli.shared.printing import (
     PIPE_CLOSED,
     emit,
     emit_error,
-    exact,
     fields_of,
     note,
     plain,
     printable,
     printable_body,
     rfc3339,
+    secret_text,
     terminal_width,
 )
 from hookseal.cli.shared.wrapping import SPACE
@@ -44,7 +44,6 @@ __all__ = [
     "emit",
     "emit_error",
     "emit_page",
-    "exact",
     "fields_of",
     "key_values",
     "note",
@@ -52,6 +51,7 @@ __all__ = [
     "printable",
     "printable_body",
     "rfc3339",
+    "secret_text",
     "table",
     "value_text",
 ]

@@ -239,9 +239,17 @@ def plain(text: str) -> str:
     return printable(text).translate(_PLAIN)
 
 
-def exact(line: str) -> str:
-    """Return a line for a text that is given to `emit`: printable, and as it is however long, for it has a secret."""
-    return _EXACT + printable(line)
+def secret_text(name: str, secret: str, of_endpoint: str) -> str:
+    """Return the line of a secret for a text that is given to `emit`, which prints it as it is however long.
+
+    If a terminal does not show all of it, what would be copied is another secret: the text is how to get it.
+    """
+    if secret.isprintable() and secret == secret.strip():
+        return f"{_EXACT}{name} {secret}"
+    return (
+        f"{name} not shown: a terminal does not show all its characters. To get it, run\n"
+        f"  hookseal secret reveal {of_endpoint} --secret-out FILE"
+    )
 
 
 def printable_body(body: str) -> str:
