@@ -129,3 +129,13 @@ async def test_a_terminal_shows_a_bar(command: str, begun: Begun, tmp_path: Path
     number, total = done[-1]
     assert number > 0
     assert total in {str(number), "?"}
+
+
+async def test_an_export_is_counted_by_its_lines(begun: Begun, tmp_path: Path) -> None:
+    """A line behind the first broken row is read, too, and verifies nothing."""
+    await begun.stored.endpoint()
+    file = tmp_path / "export.jsonl"
+    file.write_text((await begun.run("audit", "export", "--tenant", "acme")).out)
+    options = ("--from-export", str(file), "--tenant", "acme")
+    shown = await on_a_terminal("audit", "verify", *options, stream="stderr", **begun.settings, TERM="xterm")
+    assert (0, True, False) == (shown.code, "lines read" in shown.err, "rows verified" in shown.err)

@@ -88,7 +88,8 @@ def verify(
     saved_heads = None if head is None else read_heads(head)
 
     async def step(admin: Admin) -> VerifiedLog:
-        with progress("rows verified", is_quiet=True) as report:
+        counted = "rows verified" if from_export is None else "lines read"
+        with progress(counted, is_quiet=True) as report:
             on_progress = of_each(report)
             if from_export is None:
                 return await admin.audit.verify(
