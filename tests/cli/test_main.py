@@ -27,7 +27,7 @@ from hookseal.dispatcher.core.replay_job import FINAL, JobState
 from hookseal.errors import ConfigError, Conflict, Defect, HooksealError, Malformed, NotFound, Refused, Unavailable
 from hookseal.ground.wire import Algorithm, Scheme
 from tests import forked
-from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.command import DEADLINE_SECONDS, hookseal, on_a_terminal
 from tests.cli.documented import PAGE
 from tests.cli.listeners import black_hole
 
@@ -191,6 +191,14 @@ def test_help_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     names = [name for name, _ in leaves(typer.main.get_command(tree(None)), "hookseal")]
     assert {0} == {run_command([*name.split()[1:], "--help"]) for name in names}
     assert [] == [line for line in capsys.readouterr().out.splitlines() if "…" in line]
+
+
+@pytest.mark.parametrize("columns", ["9" * 5_000, "²"])
+async def test_a_width_that_no_terminal_has_counts_as_not_set(columns: str) -> None:
+    """Neither an error nor help needs a number that Python, or a library for terminals, cannot read."""
+    refused = await on_a_terminal("status", "--every", stream="stderr", COLUMNS=columns, LINES=columns)
+    helped = await on_a_terminal("--help", COLUMNS=columns, LINES=columns)
+    assert (2, 0) == (refused.code, helped.code)
 
 
 def test_json_before_the_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

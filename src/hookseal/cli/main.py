@@ -17,6 +17,7 @@ from hookseal.cli.shared.printing import (
     as_output_lost,
     emit_error,
     flush_output,
+    forget_wrong_sizes,
     print_error,
     print_output_lost,
 )
@@ -47,6 +48,7 @@ def run_command(arguments: Sequence[str], commands: typer.Typer | None = None) -
 
 
 def _run(arguments: Sequence[str], commands: typer.Typer | None) -> int:
+    forget_wrong_sizes()
     as_json = "--json" in takewhile("--".__ne__, arguments)
     command = commands
     try:

@@ -46,6 +46,7 @@ _REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # w
 _MAX_PRINTED: Final = 1_000  # characters of a body
 _USUAL_WIDTH: Final = 80
 _LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
+_SIZE: Final = re.compile("[0-9]{1,4}")
 _COLOUR: Final = re.compile(r"(\x1b\[[01]m)")  # bold and its end, which tables have; others could hide text
 # What stands until it is printed for a backtick and a space of a text of others; `printable` lets none through.
 _TICK: Final = "\ue000"
@@ -183,7 +184,14 @@ def terminal_width(stream: TextIO | None) -> int | None:
 
 def _given_columns() -> int:
     given = os.environ.get("COLUMNS", "")
-    return int(given) if given.isascii() and given.isdigit() else 0
+    return int(given) if _SIZE.fullmatch(given) else 0
+
+
+def forget_wrong_sizes() -> None:
+    """Remove a size of the terminal from the environment that is none: the library which lays out help fails at it."""
+    for name in ("COLUMNS", "LINES"):
+        if not _SIZE.fullmatch(os.environ.get(name, "")):
+            os.environ.pop(name, None)
 
 
 def _columns_of(stream: TextIO) -> int:
