@@ -44,6 +44,13 @@ class Terminal:
         self.folder.mkdir()
         self.state = self.folder / ".hookseal"
 
+    @property
+    def starting(self) -> bytes:
+        """What `up` says at its start: for root also where the data is."""
+        placed = [Path(place.read_text().rstrip("\n")) for place in sorted(self.state.glob("*.place"))]
+        told = state.elsewhere(self.state, placed)
+        return STARTING if told is None else STARTING + f"{told}\n".encode()
+
     async def start(self, *arguments: str, **settings: str) -> Process:
         """Start the command in this folder."""
         return await forked.start(
@@ -161,7 +168,7 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         assert "switched" == await canary(terminal, added["endpoint_id"])
 
         code, out, err = await ended(process, signal.SIGINT)
-        assert (0, STARTING + ENDING + ENDED) == (code, err)
+        assert (0, terminal.starting + ENDING + ENDED) == (code, err)
         event, _, control = map(json.loads, out.splitlines())
         assert not control["verified"]
         assert ("request.received", "/hook", "1") == (event["event"], event["path"], event["attempt"])
@@ -171,7 +178,7 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
 
     async with terminal.up(HOOKSEAL_CONCURRENCY="1", SECRETS_KMS="x", DATABASE_URL="y") as (process, again):
         assert process.stderr is not None
-        assert STARTING == await process.stderr.readline()
+        assert terminal.starting == await process.stderr.readexactly(len(terminal.starting))
         ignored = (
             b"not used, since `hookseal up` has settings of its own: DATABASE_URL HOOKSEAL_CONCURRENCY SECRETS_KMS\n"
         )
@@ -191,7 +198,7 @@ async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:
         await terminal.send_to_black_hole(port)
         await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
         assert process.stderr is not None
-        assert STARTING == await process.stderr.readline()
+        assert terminal.starting == await process.stderr.readexactly(len(terminal.starting))
         process.send_signal(signal.SIGINT)
         assert ENDING == await asyncio.wait_for(process.stderr.readline(), DEADLINE_SECONDS)
         async with asyncio.timeout(SOON_SECONDS):

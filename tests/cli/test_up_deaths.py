@@ -14,7 +14,7 @@ from hookseal.embedded.process import children
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import black_hole
 from tests.cli.process_leaks import processes_in
-from tests.cli.test_up import STARTING, Terminal, finished
+from tests.cli.test_up import Terminal, finished
 from tests.embedded.processes import arguments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the parts are found in /proc")
@@ -42,10 +42,10 @@ def kill(process: Process, *names: str) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-async def message_of(process: Process) -> str:
+async def message_of(terminal: Terminal, process: Process) -> str:
     """Return the error of an `up` that ends by itself, and that has printed nothing else."""
     failed = await finished(process)
-    assert (69, STARTING.decode()) == (failed.code, failed.err)
+    assert (69, terminal.starting.decode()) == (failed.code, failed.err)
     assert "unavailable" == failed.json["error"]["code"]
     return str(failed.json["error"]["message"])
 
@@ -81,7 +81,7 @@ async def test_a_dead_part_ends_it(terminal: Terminal) -> None:
 async def require_end(terminal: Terminal, process: Process, dead: str, log: str, others: str) -> None:
     """Kill the part, and fail unless `up` ends with the error about it and leaves no process."""
     kill(process, dead)
-    assert await message_of(process) == (
+    assert await message_of(terminal, process) == (
         f"{dead} was killed by SIGKILL; its log is {terminal.state / log}. {others} are stopped too, and the data "
         "is kept: start `hookseal up` again, then repeat the eval in the second terminal, since the ports are new"
     )
@@ -94,6 +94,6 @@ async def test_a_request_in_flight_delays_no_error(terminal: Terminal) -> None:
         await terminal.send_to_black_hole(port)
         await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
         kill(process, "PostgreSQL")
-        assert (await message_of(process)).startswith("PostgreSQL was killed")
+        assert (await message_of(terminal, process)).startswith("PostgreSQL was killed")
     assert '"worker.stopped"' not in (terminal.state / "worker.log").read_text()
     await require_no_process(terminal)

@@ -145,6 +145,8 @@ async def test_a_failing_statement_logs_no_values(servers_folder: Path) -> None:
 async def test_a_second_start_keeps_data_and_password(private_folder: Path) -> None:
     async with postgres(private_folder, durable=False) as first:
         await fetch_value(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        data = await fetch_value(first.url, "SHOW data_directory")
+    assert str(first.folder / "data") == data
     async with postgres(private_folder, port=first.port, durable=False) as second:
         assert first.url == second.url
         assert 42 == await fetch_value(second.url, "SELECT answer FROM kept")

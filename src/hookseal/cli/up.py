@@ -43,9 +43,9 @@ def up(
     again to end it at once: what was in flight is sent again at the next start. If the worker, the API, PostgreSQL or
     Valkey dies, `up` ends with an error that names it and its log. The logs stay through one more start, as *.log.1.
 
-    The data stays in .hookseal/. If root starts it, the servers run as the user `nobody`, and the files
-    .hookseal/*.place name the folders of their data. It refuses a folder .hookseal of another user, one that others may
-    enter, and a link or a file of another user in it.
+    The data stays in .hookseal/. If root starts it, the servers run as the user `nobody`, and their data is in
+    temporary folders, which .hookseal/*.place name: it goes when the machine empties these. It refuses a folder
+    .hookseal of another user, one that others may enter, and a link or a file of another user in it.
 
     In a second terminal: eval "$(hookseal up env)"
     """

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -88,6 +88,17 @@ def keep_logs(folder: Path) -> None:
         for name in _LOGS:
             with suppress(FileNotFoundError):
                 os.replace(name, f"{name}.1", src_dir_fd=inside, dst_dir_fd=inside)
+
+
+def elsewhere(folder: Path, of_servers: Iterable[Path]) -> str | None:
+    """Return where the data of the servers is, and when it goes; None if all of it is in the folder."""
+    others = [str(each) for each in of_servers if not each.is_relative_to(folder)]
+    if not others:
+        return None
+    return (
+        f"the servers of root run as the user nobody, so the data is in {' and '.join(others)}. Many machines empty "
+        "such a folder when they restart: to keep the data, start `hookseal up` as another user, in another folder"
+    )
 
 
 def receiver_port(folder: Path) -> int:

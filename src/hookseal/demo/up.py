@@ -55,8 +55,8 @@ _ENDING: Final = (
 async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, report: Callable[[str], None]) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP. Published events stay in the folder for the next run.
 
-    `report` is called with the settings of the environment that it does not use, and at the first signal with what it
-    waits for then; a second one kills worker and API. The folder
+    `report` is called with where the data is, if that is not the folder, with the settings of the environment that it
+    does not use, and at the first signal with what it waits for then; a second one kills worker and API. The folder
     must be an absolute path, since other processes use it. `say` is called once when everything is up, and then for
     each request to the receiver. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
     running in the folder.
@@ -99,6 +99,8 @@ async def _hold(
     at_once: asyncio.Event,
 ) -> None:
     async with stack(folder) as both:
+        if (told := state.elsewhere(folder, (both.postgres.folder, both.valkey.folder))) is not None:
+            report(told)
         installation = await install(both, folder)
         token = await _token(installation, folder)
         environment, api_port = installation.environment(os.environ), state.api_port(folder)

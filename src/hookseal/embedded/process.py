@@ -121,6 +121,11 @@ class Process:
         return self._child.poll()
 
     @property
+    def folder(self) -> Path:
+        """The folder in which it runs."""
+        return self._program.folder
+
+    @property
     def log(self) -> Path:
         """The file with its log."""
         return self._program.log

@@ -66,6 +66,11 @@ class Server:
         return self._process.exit_code
 
     @property
+    def folder(self) -> Path:
+        """The folder with its state."""
+        return self._process.folder
+
+    @property
     def log(self) -> Path:
         """The file with its log."""
         return self._process.log
