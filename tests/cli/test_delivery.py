@@ -173,15 +173,15 @@ async def test_the_text_is_a_table(begun: Begun) -> None:
     (first,) = await begun.stored.deliveries()
     (second,) = await begun.stored.deliveries(event_type="user.created")
     table = (await begun.run("delivery", "list")).out.splitlines()
-    assert "delivery id event type state attempts age last error" == " ".join(table[0].split())
+    assert "delivery id event type state attempts age tenant id last error" == " ".join(table[0].split())
     assert [
-        [second.delivery_id, "user.created", "pending", "0", "-"],
-        [first.delivery_id, "invoice.paid", "pending", "0", "-"],
+        [second.delivery_id, "user.created", "pending", "0", "acme", "-"],
+        [first.delivery_id, "invoice.paid", "pending", "0", "acme", "-"],
     ] == [[cell for at, cell in enumerate(line.split()) if at != 4] for line in table[1:]]
     wide = (await begun.run("delivery", "list", "--wide")).out.splitlines()[1].split()
     created_at = (await begun.stored.delivery(second))["created_at"].isoformat(timespec="milliseconds")
     assert created_at.replace("+00:00", "Z") == wide[4]
-    assert ["acme", second.endpoint_id] == wide[8:10]
+    assert ["acme", second.endpoint_id] == [wide[5], wide[9]]
     assert "acme" not in (await begun.run("delivery", "list", "--wide", "--tenant", "acme")).out
     assert "\nmore: --cursor " in (await begun.run("delivery", "list", "--limit", "1")).out
 

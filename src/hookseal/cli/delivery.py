@@ -19,8 +19,8 @@ app: Final = typer.Typer(
 )
 
 _COLUMNS: Final = Columns(
-    ("delivery_id", "event_type", "state", "attempts", "created_at", "last_error"),
-    ("waiting_for", "next_attempt_at", "tenant_id", "endpoint_id", "event_id", "replay_of"),
+    ("delivery_id", "event_type", "state", "attempts", "created_at", "tenant_id", "last_error"),
+    ("waiting_for", "next_attempt_at", "endpoint_id", "event_id", "replay_of"),
 )
 _ATTEMPT_COLUMNS: Final = Columns(
     ("attempt_id", "started_at", "outcome", "status", "duration_ms", "event_type"),
