@@ -883,6 +883,7 @@ async def test_a_success_is_logged_in_300_bytes(capsys: pytest.CaptureFixture[st
     scene = Scene(during=lambda: setattr(scene.clock, "elapsed", 0.125))
     scene.ledger.rows[DELIVERY].claim = claim(event_id=DELIVERY, correlation_id=None)
     log.configure(level="info", style="json")
+    log.logger()
     try:
         await scene.run()
         await asyncio.sleep(0)  # lines are written at the end of a turn

@@ -32,6 +32,7 @@ SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 @pytest.fixture(autouse=True)
 def _plain_structlog() -> object:
     yield
+    log._chosen.clear()
     structlog.reset_defaults()
     logging.getLogger().handlers.clear()
 
@@ -45,7 +46,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     """A line has its event, its level, its time in UTC to the millisecond, and the bound values."""
     log.configure(level="info", style="json")
-    structlog.get_logger().info("delivery.attempted", attempt=1)
+    log.logger().info("delivery.attempted", attempt=1)
 
     line = written(capsys)
     assert ("delivery.attempted", "info", 1) == (line["event"], line["level"], line["attempt"])
@@ -70,7 +71,7 @@ def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
 def test_secrets_are_masked(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> None:
     """No value under the name of a secret, and no secret within a text, reaches the log."""
     log.configure(level="info", style="json")
-    structlog.get_logger().info("something.happened", **bound)
+    log.logger().info("something.happened", **bound)
 
     text = capsys.readouterr().err
     assert "hunter2" not in text
@@ -94,7 +95,7 @@ def test_other_values_than_text_are_unchanged(capsys: pytest.CaptureFixture[str]
     """Numbers, booleans and None are logged unchanged, also within lists and objects."""
     log.configure(level="info", style="json")
     bound = {"numbers": [1, 2.5, True, None], "of": {"attempt": 3}}
-    structlog.get_logger().info("something.happened", **bound)
+    log.logger().info("something.happened", **bound)
 
     assert bound == {name: value for name, value in written(capsys).items() if name in bound}
 
@@ -105,8 +106,8 @@ def test_an_exception_is_logged_by_class_and_calls(style: log.LogFormat, capsys:
     """Of an exception and its causes the log has class, file, line and calls, and no message, argument or code."""
     log.configure(level="info", style=style)
     with pytest.raises(KeyError) as raised:
-        fail(CANARY, structlog.get_logger())
-    structlog.get_logger().warning("it.failed", exc_info=raised.value)
+        fail(CANARY, log.logger())
+    log.logger().warning("it.failed", exc_info=raised.value)
 
     here = "tests/ground/test_log.py"
     assert [
@@ -132,9 +133,7 @@ def test_a_terminal_gets_lines_that_people_read(monkeypatch: pytest.MonkeyPatch)
     for stream, style in ((Terminal(), "auto"), (io.StringIO(), "auto"), (io.StringIO(), "console")):
         monkeypatch.setattr("sys.stderr", stream)
         log.configure(level="info", style=style)  # type: ignore[arg-type]
-        structlog.get_logger().info(
-            "it.happened", attempt=1, snippet="a\x1b[2Jb\x9b", token="hunter2", of={"c": "\x1b"}
-        )
+        log.logger().info("it.happened", attempt=1, snippet="a\x1b[2Jb\x9b", token="hunter2", of={"c": "\x1b"})
         shown.append(stream.getvalue())
     terminal, pipe, asked = shown
     assert ("it.happened", "a\x1b[2Jb\x9b") == (json.loads(pipe)["event"], json.loads(pipe)["snippet"])
@@ -193,7 +192,7 @@ def test_a_deep_or_circular_exception_is_logged_in_part() -> None:
 
 def test_refs_are_not_masked(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure(level="info", style="json")
-    structlog.get_logger().info("x", secret_ref="db:acme:n:1", secrets_provider="db")
+    log.logger().info("x", secret_ref="db:acme:n:1", secrets_provider="db")
 
     assert "db:acme:n:1" == written(capsys)["secret_ref"]
 
@@ -232,7 +231,7 @@ def test_library_logs_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> 
 def test_half_a_surrogate_pair_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """A text that UTF-8 cannot encode does not lose the line."""
     log.configure(level="info", style="json")
-    structlog.get_logger().info("odd", text="\ud800")
+    log.logger().info("odd", text="\ud800")
 
     [line] = capsys.readouterr().err.splitlines()
     assert "\ud800" == json.loads(line)["text"]

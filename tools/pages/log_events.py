@@ -118,7 +118,7 @@ def _is_logging(call: ast.Call) -> bool:
     match call.func.value:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name in _LOGGERS
-        case ast.Call(func=ast.Attribute(attr="get_logger")):
+        case ast.Call(func=ast.Attribute(attr="get_logger" | "logger")):
             return True
         case _:
             return False

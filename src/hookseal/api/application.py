@@ -17,7 +17,6 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -40,6 +39,7 @@ from hookseal.client.publisher import Publisher
 from hookseal.errors import Conflict, Malformed, NotFound, with_advice
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.log import logger
 from hookseal.ground.wire import Scheme, framed, is_traceparent
 
 Who = Callable[[Request], Awaitable[Access | None] | Access | None]
@@ -113,7 +113,7 @@ class _Calls:
         self._clock = clock
         self._bodies = Bodies()
         self._shapes = {kind: Shape(kind) for call in CALLS for kind in (call.query, call.body) if kind is not None}
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
 
     def routes(self, calls: Iterable[Call]) -> list[Route]:
         """Return a route for each path, which knows all methods of it."""

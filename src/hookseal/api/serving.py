@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO, TypeAlias, cast
 
-import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client import Metric as Family
@@ -23,6 +22,7 @@ from hookseal.config.load import freeze_objects, raise_descriptor_limit
 from hookseal.config.settings import Settings
 from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.log import logger
 from hookseal.worker.health import Closing, Probes
 from hookseal.worker.listening import BACKLOG, of_the_api, url_of
 from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scraped
@@ -82,7 +82,7 @@ async def run(
     stop = asyncio.Event()
     on_stop(stop.set)
     raise_descriptor_limit()
-    log: Any = structlog.get_logger()
+    log: Any = logger()
     instance = f"{socket.gethostname()}-{os.getpid()}"
     async with (
         tracer_provider(settings, service="hookseal-api", instance=instance, log=log) as provider,
@@ -127,7 +127,7 @@ async def _serve(
     listening_on: socket.socket,
     health_url: str,
 ) -> None:
-    log: Any = structlog.get_logger()
+    log: Any = logger()
     server = _Server(_config(api, drain_seconds=settings.worker.drain_seconds))
     serving = asyncio.create_task(server.serve([listening_on]), name="api")
     started, stopped = asyncio.create_task(server.ready.wait()), asyncio.create_task(stop.wait())

@@ -1,7 +1,8 @@
 """Logs by structlog: on standard error, one JSON object a line, or lines that people read on a terminal.
 
 A value whose name suggests a secret is masked before it is written. Of an exception only classes and places are
-written. Libraries that log arguments or payloads at low levels are limited to higher ones.
+written. Libraries that log arguments or payloads at low levels are limited to higher ones. structlog is loaded with the
+first line: it takes longer than many a command, and most commands write none.
 """
 
 import asyncio
@@ -16,11 +17,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
-import structlog
 
 from hookseal.errors import HooksealError, with_advice
 from hookseal.ground.clock import SystemClock
@@ -56,13 +56,39 @@ _LIBRARY_LEVELS: Final = {
 }
 _MOST_CALLS: Final = 30  # of one exception, the innermost
 _MOST_ERRORS: Final = 10  # in one chain
+_chosen: Final = deque[Callable[[], None]](maxlen=1)  # what configures structlog, until the first line
+_choosing: Final = threading.RLock()
 
 
 def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
-    """Configure structlog and the standard library's logging: standard error, in this style, from this level on.
+    """Let `logger` and the standard library's logging write to standard error, in this style, from this level on.
 
     `auto` is the console's style if standard error is a terminal, else JSON.
     """
+    _chosen.append(partial(_configure, level, style))
+    logging.basicConfig(level=logging.WARNING, handlers=[_First()], force=True)
+    for name, quiet_level in _LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(quiet_level)
+
+
+def logger() -> Any:
+    """Return a logger of structlog, as it was configured last."""
+    import structlog  # noqa: PLC0415 -- see above
+
+    _configure_now()
+    return structlog.get_logger()
+
+
+def _configure_now() -> None:
+    with _choosing:
+        if _chosen:
+            _chosen[-1]()
+            _chosen.clear()
+
+
+def _configure(level: LogLevel, style: LogFormat) -> None:
+    import structlog  # noqa: PLC0415 -- see above
+
     is_terminal = sys.stderr.isatty()
     renderers: list[structlog.typing.Processor] = (
         [_harmless, structlog.dev.ConsoleRenderer(colors=is_terminal, timestamp_key="at", pad_event_to=0)]
@@ -91,8 +117,6 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name, quiet_level in _LIBRARY_LEVELS.items():
-        logging.getLogger(name).setLevel(quiet_level)
 
 
 class LineWriter:
@@ -216,6 +240,15 @@ def _portion(pieces: deque[str]) -> str:
             break
         portion.append(pieces.popleft())
     return "".join(portion)
+
+
+class _First(logging.Handler):
+    """Configures structlog for the first line of a library, and passes the line on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record as it was configured."""
+        _configure_now()
+        logging.getLogger().handle(record)
 
 
 class _Handler(logging.Handler):

@@ -16,7 +16,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
@@ -33,6 +32,7 @@ from hookseal.api.rate import DEFAULT_RATE, RateLimit
 from hookseal.config.api import origins
 from hookseal.errors import HooksealError, Malformed, with_advice
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.log import logger
 from hookseal.pages import guard, rendering, words
 from hookseal.pages.forms import NAME, Fields, parsed
 from hookseal.pages.guard import FORM_COOKIE, RANDOM_BYTES, Site
@@ -111,7 +111,7 @@ class _Pages:
         self._bodies = Bodies()
         self._paths = {page.name: page.path for page in PAGES}
         self._needs = {page.name: page.scopes for page in PAGES}
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
 
     def routes(self) -> list[Route]:
         """Return a route for each path, which knows all methods of it."""

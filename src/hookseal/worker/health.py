@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
+from hookseal.ground.log import logger
 from hookseal.worker.periodic import Passes, retrieve_exception
 
 MOST_CONNECTIONS: Final = 64
@@ -67,7 +67,7 @@ class Port:
         self._open: dict[asyncio.Task[None], str] = {}  # the oldest first, each with the address it came from
         self._ending: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
 
     async def serve(self, host: str, port: int) -> str:
         """Listen until `close`, and return the base url. Raises `Unavailable`."""
@@ -180,7 +180,7 @@ class Probes:
         self.unrecorded = unrecorded
         self._states: dict[str, str] = {}
         self._running: dict[Check, asyncio.Task[object]] = {}
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
         self._logged: dict[Check, str] = {}  # the reason for which it fails
         self.draining = False
 

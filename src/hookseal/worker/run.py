@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TextIO, TypeAlias
 
-import structlog
-
 from hookseal.config.load import freeze_objects, raise_descriptor_limit
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
@@ -18,6 +16,7 @@ from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.log import logger
 from hookseal.postgres.pool import waited_seconds
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
@@ -58,7 +57,7 @@ async def run(
     `Unavailable` or `ConfigError` if it cannot start.
     """
     clock = clock or SystemClock()
-    log: Any = structlog.get_logger()
+    log: Any = logger()
     stop = asyncio.Event()
     on_stop(stop.set)
     _raise_limit(settings, log)

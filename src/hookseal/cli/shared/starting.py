@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
 
-import structlog
-
 from hookseal.config.load import harden_process, load
 from hookseal.config.settings import Part, Settings
 from hookseal.ground import log
@@ -30,7 +28,7 @@ def begin(
         harden_process()
     log.configure(level=settings.log.level, style=settings.log.style)
     for name in settings.unknown:
-        structlog.get_logger().warning("setting.unknown", setting=name, reason="this version ignores it")
+        log.logger().warning("setting.unknown", setting=name, reason="this version ignores it")
     if settings.loaded_secrets is None or not settings.loaded_secrets.wrapped.all:
         return settings
     from hookseal.operations.unlocking import unwrapped  # noqa: PLC0415 -- most processes have no KMS

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar, assert_never
 
-import structlog
-
 from hookseal.errors import SecretUnavailable, Unavailable, with_advice
 from hookseal.ground.clock import Clock
+from hookseal.ground.log import logger
 from hookseal.secrets.core.keyring import KEY_BYTES, MasterKey
 from hookseal.secrets.kms.wrapped import (
     Binding,
@@ -74,7 +73,7 @@ class KeyWrapper:
         self._settings = settings
         self._clock = clock
         self._deadline = clock.monotonic() + PATIENCE_SECONDS
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
 
     async def wrap(self, key: MasterKey) -> WrappedKey:
         """Return the master key, wrapped; it was unwrapped once, to prove it. Raises as `unwrap` does."""

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import aiohttp
 import msgspec
-import structlog
 from yarl import URL
 
 from hookseal.errors import Cause, Defect, SecretDenied, SecretError, SecretNotFound, SecretUnavailable, with_advice
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.log import logger
 from hookseal.ground.tls import verifying_context
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
@@ -215,7 +215,7 @@ class Login:
         self._login: asyncio.Task[_Token] | None = None
         self._refusal: _Refusal | None = None
         self._no_login_until = 0.0
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
 
     async def token(self) -> SecretMaterial:
         """Return a token, after a try to renew it if two thirds of its time have passed.

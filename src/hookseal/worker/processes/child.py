@@ -9,11 +9,10 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
-import structlog
 from prometheus_client import Metric as Collected
 
 from hookseal.errors import HooksealError, Unavailable, with_advice
-from hookseal.ground.log import why
+from hookseal.ground.log import logger, why
 from hookseal.worker.health import CHECK_SECONDS, SCRAPE_SECONDS, Probes
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME, Metric, aggregations
@@ -107,7 +106,7 @@ class Answering:
         self._channel = channel
         self._probes = probes
         self._figures = figures
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
         self._running: set[asyncio.Task[None]] = set()
         self._listening = asyncio.create_task(self._listen(), name="parent")
         self._listening.add_done_callback(retrieve_exception)

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
-import structlog
 from prometheus_client.registry import CollectorRegistry
 
 from hookseal.config.load import SplitEnvironment
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.log import logger
 from hookseal.worker.health import Port, Reply, answer
 from hookseal.worker.listening import url_of
 from hookseal.worker.metrics.runtime import RUNTIME, Ending, aggregations, collect_runtime
@@ -55,7 +55,7 @@ class Parent:
         self._command = command
         self._listening = listening
         self._patience = patience or Patience()
-        self._log: Any = structlog.get_logger()
+        self._log: Any = logger()
         self._stop = asyncio.Event()
         self._url = ""
         self._registry = CollectorRegistry()
