@@ -15,11 +15,15 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from types import FunctionType, ModuleType
 from typing import Any, Final, get_args, get_origin, get_type_hints
+
+from hookseal import admin
+from hookseal.admin.admin import GROUPS
 
 ROOT: Final = Path(__file__).parents[1]
 PUBLIC: Final = (
@@ -102,7 +106,7 @@ def _reach(found: Any, reached: dict[str, Any]) -> None:
     if name in reached or "<locals>" in name:
         return
     reached[name] = function
-    for hint in get_type_hints(function).values():
+    for hint in get_type_hints(function, localns=_loaded_late()).values():
         _reach(hint, reached)
     if isinstance(function, type):
         for base in function.__bases__:
@@ -112,6 +116,13 @@ def _reach(found: Any, reached: dict[str, Any]) -> None:
                 _reach(value, reached)
         for attribute in _attributes(function):
             _reach(attribute, reached)
+
+
+@cache
+def _loaded_late() -> Mapping[str, Any]:
+    """Return what `hookseal.admin` imports for type checkers only, by its name."""
+    groups = {group: getattr(import_module(f"hookseal.admin.{module}"), group) for module, group in GROUPS.values()}
+    return groups | {name: getattr(admin, name) for name in admin.__all__}
 
 
 def _parts(hint: Any) -> Iterator[Any]:

@@ -14,6 +14,7 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import ImportRow
+from hookseal.admin.admin import GROUPS
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.event_types import CataloguedType
 from hookseal.dispatcher.store.tokens import NewPortal, NewToken, Scope, digest
@@ -377,10 +378,9 @@ def methods(admin: Admin) -> set[str]:
     """Return the names of all methods."""
     return {
         f"{group}.{name}"
-        for group, part in vars(admin).items()
-        if not group.startswith("_")
-        for name, _ in inspect.getmembers(part, inspect.iscoroutinefunction)
-        if not (group.startswith("_") or name.startswith("_"))
+        for group in GROUPS
+        for name, _ in inspect.getmembers(getattr(admin, group), inspect.iscoroutinefunction)
+        if not name.startswith("_")
     } | {name for name, _ in inspect.getmembers(admin, inspect.iscoroutinefunction)}
 
 

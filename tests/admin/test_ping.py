@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 from hookseal import Admin
 from hookseal.admin import Ping
 from hookseal.admin import session as sessions
-from hookseal.admin.results import PingAddress
+from hookseal.admin.results.pings import PingAddress
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import ContextMismatch, NotFound, Unavailable
 from hookseal.ground.ids import TenantId

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hookseal.admin.admin import GROUPS
 from hookseal.cli import direct
 from tests.cli.command import Ended, python
 from tests.cli.installation import Begun
@@ -83,3 +84,15 @@ async def test_a_reading_command_loads_no_transport(words: tuple[str, ...], begu
     found = loaded(await python("-X", "importtime", "-m", "hookseal", *words, **begun.settings))
 
     assert {"asyncpg", "cryptography"} == found & _MACHINERY
+
+
+@pytest.mark.req("OPS-15", part="status")
+async def test_the_status_loads_what_it_reads_and_prints(begun: Begun) -> None:
+    """Neither what changes anything, nor what unlocks secrets, writes logs, draws on terminals, or checks arguments."""
+    found = loaded(await python("-X", "importtime", "-m", "hookseal", "status", **begun.settings))
+    groups = {f"hookseal.admin.{module}" for module, _ in GROUPS.values()}
+    others = {"arguments", "translation", *(f"results.{each}" for each in ("endpoints", "deliveries", "keys"))}
+    assert "hookseal.dispatcher.store.status" in found
+    assert set() == found & (groups | {f"hookseal.admin.{each}" for each in others})
+    assert set() == found & {"hookseal.operations", "hookseal.secrets.boot", "hookseal.dispatcher.http.trust"}
+    assert set() == found & {"structlog", "rich.console", "cryptography.x509", "tenacity", "http.client"}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hookseal.admin import OutcomeName
-from hookseal.admin.results import AttemptRecord, DeliveryDetails
+from hookseal.admin.results.deliveries import AttemptRecord, DeliveryDetails
 from hookseal.demo.receiver import Arrival
 from hookseal.demo.script import Chapter, Line, Result, attempts_of, rotation_seen, side_by_side, time_limit
 from hookseal.errors import Unavailable

@@ -8,7 +8,7 @@ import pytest
 from hookseal.errors import ConfigError, KeyRetired, SecretNotFound, SecretTampered, SecretUnavailable
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.postgres.pool import Pool
-from hookseal.secrets.boot import BASIS, Unlocked, basis, unlock
+from hookseal.secrets.boot import _SQL, Unlocked, basis, unlock
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.ref import Provider, Purpose
 from hookseal.secrets.store.dev import DevStore
@@ -215,5 +215,5 @@ async def test_the_basis_of_unlocking_is_what_it_reads(begun: Pool) -> None:
 
 def test_the_basis_asks_for_every_provider_outside_postgresql() -> None:
     """None of them can be in use without being noticed."""
-    [named] = re.findall(r"ARRAY\[(.*?)\]", BASIS)
+    [named] = re.findall(r"ARRAY\[(.*?)\]", _SQL["basis"])
     assert {*Provider} - {Provider.DB} == {Provider(name.strip(" '")) for name in named.split(",")}

@@ -39,8 +39,8 @@ def test_what_can_be_reached_from_a_public_name_is_public() -> None:
 
     assert found >= {
         "hookseal.admin.endpoints.Endpoints.add",
-        "hookseal.admin.results.Endpoint",
-        "hookseal.admin.results.FailedAttempt",
+        "hookseal.admin.results.endpoints.Endpoint",
+        "hookseal.admin.results.endpoints.FailedAttempt",
         "hookseal.client.publisher.Publisher.publish",
         "hookseal.errors.Conflict",
         "hookseal.producers.sqlalchemy.publish",

@@ -11,6 +11,7 @@ import hookseal.errors
 import hookseal.pages
 import hookseal.receiver
 from hookseal import Admin
+from hookseal.admin.admin import GROUPS
 from hookseal.admin.session import Session
 
 PAGE: Final = "docs/reference/python.md"
@@ -26,8 +27,8 @@ is its signature and its docstring, read from the source. How to use them is in 
 
 def python_page() -> str:
     """Return the page: a section for each thing that one does with the package, with every public name."""
-    of_admin = vars(Admin(cast("Session", None)))  # it stores its session, and asks it for nothing yet
-    groups = [type(each) for each in of_admin.values() if each is not None]
+    admin = Admin(cast("Session", None))  # it stores its session, and asks it for nothing yet
+    groups = [type(getattr(admin, name)) for name in GROUPS]
     errors = [each for _, each in inspect.getmembers(hookseal.errors, inspect.isclass)]
     own_errors = [each for each in errors if each.__module__ == "hookseal.errors" and issubclass(each, Exception)]
     shown = {each.__name__ for each in own_errors}

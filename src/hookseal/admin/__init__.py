@@ -1,132 +1,126 @@
 """Admin: the management of endpoints, secrets, deliveries and events, for products in Python."""
 
-from hookseal.admin.admin import Admin
-from hookseal.admin.imports import ImportRow
-from hookseal.admin.results import (
-    AcceptedRestore,
-    AddedEndpoint,
-    AddedToken,
-    Attempt,
-    AttemptRecord,
-    AuditHead,
-    AuditHeads,
-    AuditRow,
-    BrokenRow,
-    Canary,
-    ClearedCaches,
-    Compromise,
-    ContradictedHead,
-    DeletedEndpoint,
-    DeletedTenant,
-    DeliveriesByState,
-    Delivery,
-    DeliveryDetails,
-    DisabledEndpoint,
-    EnabledEndpoint,
-    Endpoint,
-    EndpointDetails,
-    EndpointStats,
-    EventDelivery,
-    EventDetails,
-    EventType,
-    ExpiredPortals,
-    ExportedRow,
-    ExposedPlace,
-    FailedAttempt,
-    FailedEndpoint,
-    FailedPurge,
-    FailedReplacement,
-    FailedRow,
-    FirstAttempts,
-    Found,
-    GrantedProducer,
-    ImportedEndpoints,
-    InitialisedKeys,
-    IntegrityKey,
-    MasterKey,
-    MasterKeys,
-    MigratedSecrets,
-    MovedKey,
-    MovedSecrets,
-    OtherTenants,
-    Overview,
-    Page,
-    PastRotation,
-    PeriodStats,
-    Ping,
-    PingAddress,
-    PingAnswer,
-    PingRequest,
-    PingTls,
-    PortalAccess,
-    PortalSession,
-    Producer,
-    PublicKeys,
-    Purge,
-    RefusedEndpoint,
-    ReplayCount,
-    ReplayedDelivery,
-    ReplayJob,
-    RetriedEndpoint,
-    RevealedSecret,
-    RevokedProducer,
-    RewrappedKey,
-    Rotation,
-    RotationSchedule,
-    RotationStatus,
-    RunningReplay,
-    SealedVersion,
-    SecretVersion,
-    SentExample,
-    SignedContent,
-    SigningSecrets,
-    SkippedDelivery,
-    StaleEndpoint,
-    StaleEndpoints,
-    Status,
-    StoredEvent,
-    Tenant,
-    TenantBacklog,
-    Token,
-    TroubledEndpoint,
-    UnopenedRecord,
-    UpdatedEndpoint,
-    VerifiedLog,
-    VerifiedTenant,
-    WorkerStatus,
-)
-from hookseal.dispatcher.core.concerns import Concern
-from hookseal.dispatcher.core.why import Explanation
-from hookseal.dispatcher.store.endpoint_queries import StatsOrder, Trouble
-from hookseal.dispatcher.store.tokens import PORTAL_SCOPES, PORTAL_SECONDS, Scope
-from hookseal.ground.literals import (
-    ActionName,
-    AlgorithmName,
-    AttemptResult,
-    ContradictionName,
-    DeliveryState,
-    EndpointState,
-    FinalState,
-    Lead,
-    LimitName,
-    MasterKeyState,
-    NextStep,
-    OnDeadLetterName,
-    OutcomeName,
-    ProviderName,
-    ReplayState,
-    SchemeName,
-    ScopeName,
-    StaleKindName,
-    StatsOrderName,
-    TokenState,
-    TroubledState,
-    TroubleName,
-    VerdictName,
-    VersionStateName,
-    WaitingReason,
-)
-from hookseal.ground.wire import Algorithm, Scheme
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # each is loaded when it is asked for: a command begins at once, and loads what it prints
+    from hookseal.admin.admin import Admin
+    from hookseal.admin.imports import ImportRow
+    from hookseal.admin.results.audit import (
+        AuditHead,
+        AuditHeads,
+        AuditRow,
+        BrokenRow,
+        ContradictedHead,
+        ExportedRow,
+        VerifiedLog,
+        VerifiedTenant,
+    )
+    from hookseal.admin.results.base import Page
+    from hookseal.admin.results.deliveries import (
+        Attempt,
+        AttemptRecord,
+        DeliveriesByState,
+        Delivery,
+        DeliveryDetails,
+        ReplayedDelivery,
+        SkippedDelivery,
+    )
+    from hookseal.admin.results.endpoints import (
+        AddedEndpoint,
+        DeletedEndpoint,
+        DisabledEndpoint,
+        EnabledEndpoint,
+        Endpoint,
+        EndpointDetails,
+        EndpointStats,
+        FailedAttempt,
+        FailedRow,
+        ImportedEndpoints,
+        PeriodStats,
+        RetriedEndpoint,
+        SentExample,
+        UpdatedEndpoint,
+    )
+    from hookseal.admin.results.events import EventDelivery, EventDetails, EventType, StoredEvent
+    from hookseal.admin.results.found import Found
+    from hookseal.admin.results.keys import (
+        Compromise,
+        ExposedPlace,
+        FailedReplacement,
+        InitialisedKeys,
+        IntegrityKey,
+        MasterKey,
+        MasterKeys,
+        MovedKey,
+        RewrappedKey,
+        SealedVersion,
+        UnopenedRecord,
+    )
+    from hookseal.admin.results.pings import Ping, PingAddress, PingAnswer, PingRequest, PingTls, SignedContent
+    from hookseal.admin.results.replays import ReplayCount, ReplayJob
+    from hookseal.admin.results.restores import AcceptedRestore, RefusedEndpoint, StaleEndpoint, StaleEndpoints
+    from hookseal.admin.results.signing_secrets import (
+        Canary,
+        ClearedCaches,
+        FailedEndpoint,
+        FailedPurge,
+        MigratedSecrets,
+        MovedSecrets,
+        PastRotation,
+        PublicKeys,
+        Purge,
+        RevealedSecret,
+        Rotation,
+        RotationSchedule,
+        RotationStatus,
+        SecretVersion,
+        SigningSecrets,
+    )
+    from hookseal.admin.results.status import (
+        FirstAttempts,
+        OtherTenants,
+        Overview,
+        RunningReplay,
+        Status,
+        TenantBacklog,
+        TroubledEndpoint,
+        WorkerStatus,
+    )
+    from hookseal.admin.results.tenants import DeletedTenant, GrantedProducer, Producer, RevokedProducer, Tenant
+    from hookseal.admin.results.tokens import AddedToken, ExpiredPortals, PortalAccess, PortalSession, Token
+    from hookseal.dispatcher.core.concerns import Concern
+    from hookseal.dispatcher.core.why import Explanation
+    from hookseal.dispatcher.store.endpoint_queries import StatsOrder, Trouble
+    from hookseal.dispatcher.store.tokens import PORTAL_SCOPES, PORTAL_SECONDS, Scope
+    from hookseal.ground.literals import (
+        ActionName,
+        AlgorithmName,
+        AttemptResult,
+        ContradictionName,
+        DeliveryState,
+        EndpointState,
+        FinalState,
+        Lead,
+        LimitName,
+        MasterKeyState,
+        NextStep,
+        OnDeadLetterName,
+        OutcomeName,
+        ProviderName,
+        ReplayState,
+        SchemeName,
+        ScopeName,
+        StaleKindName,
+        StatsOrderName,
+        TokenState,
+        TroubledState,
+        TroubleName,
+        VerdictName,
+        VersionStateName,
+        WaitingReason,
+    )
+    from hookseal.ground.wire import Algorithm, Scheme
 
 __all__ = [
     "PORTAL_SCOPES",
@@ -257,3 +251,57 @@ __all__ = [
     "WaitingReason",
     "WorkerStatus",
 ]
+
+_PLACES = {
+    "hookseal.admin.admin": "Admin",
+    "hookseal.admin.imports": "ImportRow",
+    "hookseal.admin.results.audit": (
+        "AuditHead AuditHeads AuditRow BrokenRow ContradictedHead ExportedRow VerifiedLog VerifiedTenant"
+    ),
+    "hookseal.admin.results.base": "Page",
+    "hookseal.admin.results.deliveries": (
+        "Attempt AttemptRecord DeliveriesByState Delivery DeliveryDetails ReplayedDelivery SkippedDelivery"
+    ),
+    "hookseal.admin.results.endpoints": (
+        "AddedEndpoint DeletedEndpoint DisabledEndpoint EnabledEndpoint Endpoint EndpointDetails EndpointStats "
+        "FailedAttempt FailedRow ImportedEndpoints PeriodStats RetriedEndpoint SentExample UpdatedEndpoint"
+    ),
+    "hookseal.admin.results.events": "EventDelivery EventDetails EventType StoredEvent",
+    "hookseal.admin.results.found": "Found",
+    "hookseal.admin.results.keys": (
+        "Compromise ExposedPlace FailedReplacement InitialisedKeys IntegrityKey MasterKey MasterKeys MovedKey "
+        "RewrappedKey SealedVersion UnopenedRecord"
+    ),
+    "hookseal.admin.results.pings": "Ping PingAddress PingAnswer PingRequest PingTls SignedContent",
+    "hookseal.admin.results.replays": "ReplayCount ReplayJob",
+    "hookseal.admin.results.restores": "AcceptedRestore RefusedEndpoint StaleEndpoint StaleEndpoints",
+    "hookseal.admin.results.signing_secrets": (
+        "Canary ClearedCaches FailedEndpoint FailedPurge MigratedSecrets MovedSecrets PastRotation PublicKeys Purge "
+        "RevealedSecret Rotation RotationSchedule RotationStatus SecretVersion SigningSecrets"
+    ),
+    "hookseal.admin.results.status": (
+        "FirstAttempts OtherTenants Overview RunningReplay Status TenantBacklog TroubledEndpoint WorkerStatus"
+    ),
+    "hookseal.admin.results.tenants": "DeletedTenant GrantedProducer Producer RevokedProducer Tenant",
+    "hookseal.admin.results.tokens": "AddedToken ExpiredPortals PortalAccess PortalSession Token",
+    "hookseal.dispatcher.core.concerns": "Concern",
+    "hookseal.dispatcher.core.why": "Explanation",
+    "hookseal.dispatcher.store.endpoint_queries": "StatsOrder Trouble",
+    "hookseal.dispatcher.store.tokens": "PORTAL_SCOPES PORTAL_SECONDS Scope",
+    "hookseal.ground.wire": "Algorithm Scheme",
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+
+if not TYPE_CHECKING:  # a type checker has the names above, and refuses every other one
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _MODULES.get(name, "hookseal.ground.literals")
+        return globals().setdefault(name, getattr(import_module(module), name))
+
+
+def __dir__() -> list[str]:
+    """Return what is public, so that completion offers it before it is loaded."""
+    return sorted(__all__)

@@ -12,61 +12,89 @@ async with Admin.connect() as admin:
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from hookseal.admin import arguments, translation
-from hookseal.admin.attempts import Attempts
-from hookseal.admin.audit import Audit
-from hookseal.admin.deliveries import Deliveries
-from hookseal.admin.endpoints import Endpoints
-from hookseal.admin.event_types import EventTypes
-from hookseal.admin.events import Events
-from hookseal.admin.keys import Keys
-from hookseal.admin.portal import Portal
-from hookseal.admin.producers import Producers
-from hookseal.admin.replays import Replays
-from hookseal.admin.restores import Restores
-from hookseal.admin.results import Delivery, Found, Status, StoredEvent, Tenant, of_row
+from hookseal.admin.results.status import Status
 from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PartSession, PoolSession, Session
-from hookseal.admin.signing_secrets import Secrets
-from hookseal.admin.tenants import Tenants
-from hookseal.admin.tokens import Tokens
-from hookseal.config.producer import admin_settings
+from hookseal.admin.status import status_of
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.store import delivery_queries, event_queries, idempotency, status, tenants
-from hookseal.dispatcher.store.idempotency import FirstAnswer, KeyedRequest
-from hookseal.errors import Defect, Malformed, NotFound
-from hookseal.ground import ids
-from hookseal.ground.clock import SystemClock
-from hookseal.operations.unlocking import unwrapped
+from hookseal.dispatcher.store import status
+from hookseal.errors import Defect
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection
 from hookseal.postgres.schema import revision
-from hookseal.secrets.core.keyring import KeyRing
 
+if TYPE_CHECKING:
+    from hookseal.admin.attempts import Attempts
+    from hookseal.admin.audit import Audit
+    from hookseal.admin.deliveries import Deliveries
+    from hookseal.admin.endpoints import Endpoints
+    from hookseal.admin.event_types import EventTypes
+    from hookseal.admin.events import Events
+    from hookseal.admin.keys import Keys
+    from hookseal.admin.portal import Portal
+    from hookseal.admin.producers import Producers
+    from hookseal.admin.replays import Replays
+    from hookseal.admin.restores import Restores
+    from hookseal.admin.results.found import Found
+    from hookseal.admin.signing_secrets import Secrets
+    from hookseal.admin.tenants import Tenants
+    from hookseal.admin.tokens import Tokens
+    from hookseal.dispatcher.store.idempotency import FirstAnswer, KeyedRequest
+    from hookseal.secrets.core.keyring import KeyRing
+
+# The groups of methods, each with its module and its class. Like all that few commands need, they are loaded when they
+# are asked for: to load all of them takes longer than most commands.
+GROUPS: Final = {
+    "endpoints": ("endpoints", "Endpoints"),
+    "secrets": ("signing_secrets", "Secrets"),
+    "deliveries": ("deliveries", "Deliveries"),
+    "attempts": ("attempts", "Attempts"),
+    "replays": ("replays", "Replays"),
+    "events": ("events", "Events"),
+    "audit": ("audit", "Audit"),
+    "restores": ("restores", "Restores"),
+    "keys": ("keys", "Keys"),
+    "producers": ("producers", "Producers"),
+    "event_types": ("event_types", "EventTypes"),
+    "tenants": ("tenants", "Tenants"),
+    "tokens": ("tokens", "Tokens"),
+    "portal": ("portal", "Portal"),
+}
 _CLOSE_SECONDS: Final = 5.0
 
 
 class Admin:
     """Manages endpoints, secrets, deliveries and events. Any number of tasks may use one Admin at once."""
 
+    endpoints: "Endpoints"
+    secrets: "Secrets"
+    deliveries: "Deliveries"
+    attempts: "Attempts"
+    replays: "Replays"
+    events: "Events"
+    audit: "Audit"
+    restores: "Restores"
+    keys: "Keys"
+    producers: "Producers"
+    event_types: "EventTypes"
+    tenants: "Tenants"
+    tokens: "Tokens"
+    portal: "Portal"
+
     def __init__(self, session: Session) -> None:
         self._session: Final = session
-        self.endpoints: Final = Endpoints(session)
-        self.secrets: Final = Secrets(session)
-        self.deliveries: Final = Deliveries(session)
-        self.attempts: Final = Attempts(session)
-        self.replays: Final = Replays(session)
-        self.events: Final = Events(session)
-        self.audit: Final = Audit(session)
-        self.restores: Final = Restores(session)
-        self.keys: Final = Keys(session)
-        self.producers: Final = Producers(session)
-        self.event_types: Final = EventTypes(session)
-        self.tenants: Final = Tenants(session)
-        self.tokens: Final = Tokens(session)
-        self.portal: Final = Portal(session)
+
+    if not TYPE_CHECKING:  # a type checker has the groups above, and refuses every other name
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in GROUPS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            module, group = GROUPS[name]
+            made = getattr(import_module(f"hookseal.admin.{module}"), group)(self._session)
+            return self.__dict__.setdefault(name, made)
 
     async def status(self, *, connection: Connection | None = None) -> Status:
         """Return whose deliveries wait, what fails, what limits the workers, and whether a person must act.
@@ -74,7 +102,7 @@ class Admin:
         Each count ends at 10,000, so that what this reads has a bound however much is stored.
         """
         async with self._session.reading(connection) as db:
-            return translation.status(await status.read(db))
+            return status_of(await status.read(db))
 
     @asynccontextmanager
     async def once(
@@ -97,6 +125,9 @@ class Admin:
         change of `Endpoints` does, and `Conflict` with the field `idempotency_key` if the `call` or the `content` is
         another one than the first; neither the key nor the content is stored.
         """
+        from hookseal.admin import arguments  # noqa: PLC0415 -- see above
+        from hookseal.dispatcher.store import idempotency  # noqa: PLC0415 -- the same
+
         request = idempotency.keyed(
             arguments.idempotency_key(idempotency_key),
             content,
@@ -112,26 +143,15 @@ class Admin:
             if not once.is_recorded:
                 raise Defect("a request with a key has ended without a record of its result")
 
-    async def find(self, *, identifier: str, connection: Connection | None = None) -> Found:
+    async def find(self, *, identifier: str, connection: Connection | None = None) -> "Found":
         """Return what has this id, of 1 to 256 visible ASCII characters, in any tenant: it is for an operator.
 
         That is a delivery, by the `webhook-id` of its requests; events, by their id or correlation id; and a tenant, by
         its id or uid. It looks for events in up to 10,000 tenants that have had an endpoint.
         """
-        text = arguments.identifier(identifier)
-        async with self._session.reading(connection) as db:
-            tenant = delivery = None
-            with suppress(NotFound, Malformed):
-                tenant = of_row(Tenant, await tenants.get(db, ids.tenant_uid(text)))
-            with suppress(NotFound, Malformed):
-                delivery = of_row(Delivery, await delivery_queries.show(db, ids.delivery_id(text)))
-            events, are_all = await event_queries.everywhere(db, text)
-        return Found(
-            tenant=tenant,
-            delivery=delivery,
-            events=tuple(of_row(StoredEvent, event) for event in events),
-            complete=are_all,
-        )
+        from hookseal.admin.find import found  # noqa: PLC0415 -- see above
+
+        return await found(self._session, identifier, connection)
 
     @classmethod
     @asynccontextmanager
@@ -147,6 +167,10 @@ class Admin:
         `ConfigError`, also for a schema of another version, `Unavailable`, and `Refused` if the database role may not
         read.
         """
+        from hookseal.config.producer import admin_settings  # noqa: PLC0415 -- see above
+        from hookseal.ground.clock import SystemClock  # noqa: PLC0415 -- the same
+        from hookseal.operations.unlocking import unwrapped  # noqa: PLC0415 -- the same
+
         settings = await unwrapped(admin_settings(database_url=database_url, environ=environ), clock=SystemClock())
         async with cls.opened(settings) as admin:
             yield admin
@@ -169,7 +193,10 @@ class Admin:
             after_the_pool.push_async_callback(session.aclose)
             async with session.reading() as connection:
                 await revision.require(connection)
-            yield cls(session)
+            admin = cls(session)
+            for group in GROUPS:
+                getattr(admin, group)  # now, and not while a request waits
+            yield admin
 
     async def check(self) -> None:
         """Return if PostgreSQL answers, with the schema of this version, and the master key fits, if there is one.
@@ -187,7 +214,9 @@ class Admin:
 class Once:
     """A request with a key, in its transaction. `first` is what the first one with the key made, None if it is that."""
 
-    def __init__(self, admin: Admin, connection: Connection, request: KeyedRequest, first: FirstAnswer | None) -> None:
+    def __init__(
+        self, admin: Admin, connection: Connection, request: "KeyedRequest", first: "FirstAnswer | None"
+    ) -> None:
         self.admin: Final = admin
         self.first: Final = first
         self.is_recorded: bool = first is not None
@@ -196,12 +225,15 @@ class Once:
 
     async def record(self, *, status: int, result_id: str) -> None:
         """Record how the request is answered: with this status (2xx), about the object with this id."""
+        from hookseal.dispatcher.store import idempotency  # noqa: PLC0415 -- see above
+        from hookseal.dispatcher.store.idempotency import FirstAnswer  # noqa: PLC0415 -- the same
+
         await idempotency.record(self._connection, self._request, FirstAnswer(status=status, result_id=result_id))
         self.is_recorded = True
 
 
 @asynccontextmanager
-async def for_command(settings: Settings, keyring: KeyRing | None = None) -> AsyncIterator[Admin]:
+async def for_command(settings: Settings, keyring: "KeyRing | None" = None) -> AsyncIterator[Admin]:
     """Give an Admin for the steps of one command, with one connection, which its first step opens.
 
     The secrets are unlocked once, with the keyring, by default that of the settings. A step raises `Refused` with the

@@ -25,7 +25,6 @@ from hookseal.ground.ids import AttemptId, DeliveryId, EndpointId, EventId, Plac
 from hookseal.ground.literals import Lead
 from hookseal.ground.unset import UNSET, Unset
 from hookseal.ground.wire import MAX_URL_CHARACTERS, header_name, require_headers
-from hookseal.operations import replay
 from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
 from hookseal.secrets.core.header_values import HeaderChange, Headers
@@ -514,7 +513,7 @@ def idempotency_key(text: str) -> str:
 
 def resend_id(text: str) -> str:
     """Return the id of a resend. Raises `Malformed`."""
-    return _text(replay.require_resend_id, text, "resend_id")
+    return _text(ids.resend_id, text, "resend_id")
 
 
 def rotation_id(text: str) -> str:

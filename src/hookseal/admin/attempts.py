@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import Attempt, Page, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.deliveries import Attempt
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import attempt_queries
 from hookseal.dispatcher.store.attempt_queries import AttemptFilter

@@ -3,18 +3,17 @@
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 from hookseal.admin import arguments
-from hookseal.admin.results import (
+from hookseal.admin.results.audit import (
     AuditHead,
     AuditHeads,
     AuditRow,
     BrokenRow,
     ContradictedHead,
     ExportedRow,
-    Page,
     VerifiedLog,
     VerifiedTenant,
-    of_row,
 )
+from hookseal.admin.results.base import Page, of_row
 from hookseal.admin.session import NOBODY, Session
 from hookseal.audit import log
 from hookseal.audit.chain import Action, Contradiction, Flaw, Head

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import (
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.deliveries import (
     AttemptRecord,
     Delivery,
     DeliveryDetails,
-    Page,
     ReplayedDelivery,
     SkippedDelivery,
-    of_row,
 )
 from hookseal.admin.session import Session
 from hookseal.dispatcher.core.model import State

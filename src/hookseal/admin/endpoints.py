@@ -8,10 +8,11 @@ from typing import Any
 from hookseal.admin import arguments, imports, translation
 from hookseal.admin.arguments import Text
 from hookseal.admin.imports import ImportRow
-from hookseal.admin.results import (
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.deliveries import DeliveriesByState
+from hookseal.admin.results.endpoints import (
     AddedEndpoint,
     DeletedEndpoint,
-    DeliveriesByState,
     DisabledEndpoint,
     EnabledEndpoint,
     Endpoint,
@@ -20,14 +21,12 @@ from hookseal.admin.results import (
     FailedAttempt,
     FailedRow,
     ImportedEndpoints,
-    Page,
-    Ping,
-    ReplayJob,
     RetriedEndpoint,
     SentExample,
     UpdatedEndpoint,
-    of_row,
 )
+from hookseal.admin.results.pings import Ping
+from hookseal.admin.results.replays import ReplayJob
 from hookseal.admin.session import Session
 from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.endpoint_rules import NO_REASON

@@ -1,7 +1,8 @@
 """The catalogue of event types of an Admin: what each means, and the JSON schemas of its data."""
 
 from hookseal.admin import arguments
-from hookseal.admin.results import EventType, Page, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.events import EventType
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import event_types
 from hookseal.dispatcher.store.event_types import CataloguedType

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Final
 
 from hookseal.admin import arguments
-from hookseal.admin.results import EventDelivery, EventDetails, Page, StoredEvent, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.events import EventDelivery, EventDetails, StoredEvent
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import event_queries
 from hookseal.dispatcher.store.event_queries import EventFilter

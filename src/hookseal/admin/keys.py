@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from hookseal.admin import arguments
-from hookseal.admin.results import (
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.keys import (
     Compromise,
     ExposedPlace,
     FailedReplacement,
@@ -14,11 +15,9 @@ from hookseal.admin.results import (
     MasterKey,
     MasterKeys,
     MovedKey,
-    Page,
     RewrappedKey,
     SealedVersion,
     UnopenedRecord,
-    of_row,
 )
 from hookseal.admin.session import NOBODY, Session
 from hookseal.config.keys import NEXT_KEY

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from hookseal.admin import arguments
-from hookseal.admin.results import ExpiredPortals, PortalAccess, PortalSession, of_row
+from hookseal.admin.results.base import of_row
+from hookseal.admin.results.tokens import ExpiredPortals, PortalAccess, PortalSession
 from hookseal.admin.session import Session
 from hookseal.config.settings import Environment
 from hookseal.dispatcher.store import tokens

@@ -1,7 +1,8 @@
 """The producers of an Admin: which database roles may publish, and for which tenants."""
 
 from hookseal.admin import arguments
-from hookseal.admin.results import GrantedProducer, Page, Producer, RevokedProducer, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.tenants import GrantedProducer, Producer, RevokedProducer
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import producers
 from hookseal.operations.producers import grant, revoke

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import Page, ReplayCount, ReplayJob, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.replays import ReplayCount, ReplayJob
 from hookseal.admin.session import Session
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from hookseal.admin import arguments
 from hookseal.admin.audit import contradicted_head
-from hookseal.admin.results import AcceptedRestore, RefusedEndpoint, StaleEndpoint, StaleEndpoints, of_row
+from hookseal.admin.results.base import of_row
+from hookseal.admin.results.restores import AcceptedRestore, RefusedEndpoint, StaleEndpoint, StaleEndpoints
 from hookseal.admin.session import NOBODY, Session
 from hookseal.errors import Malformed
 from hookseal.operations import restore as operations

@@ -5,29 +5,28 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from hookseal.admin import arguments
 from hookseal.config.settings import Settings
 from hookseal.errors import ConfigError, Defect, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.ground.turns import Turns
-from hookseal.operations import sending
-from hookseal.operations.bulk import Further
-from hookseal.operations.operator import Operator
-from hookseal.operations.sending import Sending
-from hookseal.operations.unlocking import KeptSecrets, outside, require_lasting, unlock_for_changes
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path, require_plain_types
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import Failures, for_operator, in_use, missing_right
-from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.core.keyring import KeyRing
-from hookseal.secrets.key.stores import Outside
+
+if TYPE_CHECKING:
+    from hookseal.operations.bulk import Further
+    from hookseal.operations.operator import Operator
+    from hookseal.operations.sending import Sending
+    from hookseal.secrets.boot import Unlocked
+    from hookseal.secrets.core.keyring import KeyRing
+    from hookseal.secrets.key.stores import Outside
 
 NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
 MAX_CONNECTIONS: Final = 10
@@ -65,13 +64,16 @@ class Session(ABC):
     @asynccontextmanager
     async def changing(
         self, actor: str, connection: Connection | None = None, *, tenant: str | None = None
-    ) -> AsyncIterator[Operator]:
+    ) -> "AsyncIterator[Operator]":
         """Give an operator for a change, which the audit log records under the name `actor`.
 
         With a connection the change is a part of the caller's transaction. Without one it takes its turn: the changes
         of each `tenant` do, and so do those that are of none. Raises `ConfigError` without a master key, `Refused` with
         the provider `dev`, and `Unavailable` if its turn does not come.
         """
+        from hookseal.admin import arguments  # noqa: PLC0415 -- what reads the status does not need it
+        from hookseal.operations.unlocking import require_lasting  # noqa: PLC0415 -- what reads does not need it
+
         with self.failures():
             who = arguments.actor(actor)
             if self.settings.loaded_secrets is None:
@@ -89,11 +91,13 @@ class Session(ABC):
                 raise
 
     @asynccontextmanager
-    async def pinging(self, actor: str, tenant: str) -> AsyncIterator[tuple[Operator, Sending]]:
+    async def pinging(self, actor: str, tenant: str) -> "AsyncIterator[tuple[Operator, Sending]]":
         """Give an operator, and a sender that works as a worker with these settings does.
 
         There are at most five at once, and two of one tenant. Raises `Unavailable` after 15 s without a place.
         """
+        from hookseal.operations import sending  # noqa: PLC0415 -- what reads does not need it
+
         egress, clock = self.settings.egress, SystemClock()
         async with (
             _in_turn(self._pings, tenant, seconds=_PING_WAIT_SECONDS, what="pings"),
@@ -103,7 +107,7 @@ class Session(ABC):
             yield operator, sending.as_worker(opened, egress, clock)
 
     @asynccontextmanager
-    async def changing_many(self, actor: str) -> AsyncIterator[tuple[Operator, Further]]:
+    async def changing_many(self, actor: str) -> "AsyncIterator[tuple[Operator, Further]]":
         """Give an operator for the change of many rows, and what opens further connections for it.
 
         One such change is made at a time; another one waits until it has ended. Raises as `changing` does.
@@ -130,6 +134,8 @@ class Session(ABC):
         A program may pass on what its user gave as the tenant, and a delivery id is no secret: so only a command, whose
         operator may act for every tenant, may leave the tenant open.
         """
+        from hookseal.admin import arguments  # noqa: PLC0415 -- what reads the status does not need it
+
         return arguments.tenant_id(tenant_id)
 
     @abstractmethod
@@ -137,13 +143,13 @@ class Session(ABC):
         """Return the pool, or the one connection, for statements that need no transaction."""
 
     @abstractmethod
-    def outside(self) -> AbstractAsyncContextManager[Outside]:
+    def outside(self) -> "AbstractAsyncContextManager[Outside]":
         """Give what stores outside PostgreSQL need, until the block ends."""
 
     @abstractmethod
     def _operator(
         self, who: str, connection: Connection | None, tenant: str | None
-    ) -> AbstractAsyncContextManager[Operator]:
+    ) -> "AbstractAsyncContextManager[Operator]":
         """Give an operator on the caller's connection, or on one of its own, with the secrets unlocked."""
 
     @abstractmethod
@@ -191,6 +197,8 @@ class PoolSession(Session):
     """
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
+        from hookseal.operations.unlocking import KeptSecrets  # noqa: PLC0415 -- a command does not need it
+
         super().__init__(settings)
         self._pool = pool
         self._secrets = KeptSecrets(pool, settings)
@@ -208,7 +216,9 @@ class PoolSession(Session):
     async def source(self) -> Executor:  # noqa: D102
         return self._pool
 
-    def outside(self) -> AbstractAsyncContextManager[Outside]:  # noqa: D102
+    def outside(self) -> "AbstractAsyncContextManager[Outside]":  # noqa: D102
+        from hookseal.operations.unlocking import outside  # noqa: PLC0415 -- what reads does not need it
+
         return outside(self.settings, partial(connected, self._pool))
 
     async def aclose(self) -> None:
@@ -216,7 +226,9 @@ class PoolSession(Session):
         await self._secrets.aclose()
 
     @asynccontextmanager
-    async def _operator(self, who: str, connection: Connection | None, tenant: str | None) -> AsyncIterator[Operator]:
+    async def _operator(self, who: str, connection: Connection | None, tenant: str | None) -> "AsyncIterator[Operator]":
+        from hookseal.operations.operator import Operator  # noqa: PLC0415 -- what reads does not need it
+
         unlocked = await self._secrets.for_change(is_joined=connection is not None)
         turn = self._turn(tenant) if connection is None else nullcontext()
         async with turn, self._connected(connection) as db:
@@ -252,7 +264,7 @@ class CommandSession(Session):
     many rows opens further connections, and closes them when it ends.
     """
 
-    def __init__(self, settings: Settings, keyring: KeyRing | None, resources: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, keyring: "KeyRing | None", resources: AsyncExitStack) -> None:
         super().__init__(settings)
         self._keyring = keyring
         self._resources = resources
@@ -261,6 +273,8 @@ class CommandSession(Session):
 
     def tenant_of_one(self, tenant_id: str) -> TenantId | None:
         """Return the tenant, None for `*`, which is every tenant. Raises `Malformed`."""
+        from hookseal.admin import arguments  # noqa: PLC0415 -- what reads the status does not need it
+
         return arguments.tenant_or_every(tenant_id)
 
     async def source(self) -> Executor:
@@ -273,7 +287,9 @@ class CommandSession(Session):
             self._connection = opened
         return self._connection
 
-    def outside(self) -> AbstractAsyncContextManager[Outside]:  # noqa: D102
+    def outside(self) -> "AbstractAsyncContextManager[Outside]":  # noqa: D102
+        from hookseal.operations.unlocking import outside  # noqa: PLC0415 -- what reads does not need it
+
         return outside(self.settings, partial(opening.connection, self.settings.database))
 
     @asynccontextmanager
@@ -282,7 +298,10 @@ class CommandSession(Session):
         who: str,
         connection: Connection | None,
         tenant: str | None,  # noqa: ARG002 -- a command takes no turns
-    ) -> AsyncIterator[Operator]:
+    ) -> "AsyncIterator[Operator]":
+        from hookseal.operations.operator import Operator  # noqa: PLC0415 -- what reads does not need it
+        from hookseal.operations.unlocking import unlock_for_changes  # noqa: PLC0415 -- the same
+
         source = await self.source()
         if self._kept is None:
             outside = await self._resources.enter_async_context(self.outside())
@@ -306,7 +325,7 @@ class PartSession(Session):
     It is for one task. What needs connections of its own, as a change of many rows does, raises `Defect`.
     """
 
-    def __init__(self, settings: Settings, whole: Operator) -> None:
+    def __init__(self, settings: Settings, whole: "Operator") -> None:
         super().__init__(settings)
         self._whole = whole
 
@@ -314,7 +333,7 @@ class PartSession(Session):
         """Return the connection of the transaction."""
         return self._whole.connection
 
-    def outside(self) -> AbstractAsyncContextManager[Outside]:  # noqa: D102
+    def outside(self) -> "AbstractAsyncContextManager[Outside]":  # noqa: D102
         raise _not_in_a_part()
 
     @asynccontextmanager
@@ -323,7 +342,9 @@ class PartSession(Session):
         who: str,
         connection: Connection | None,
         tenant: str | None,  # noqa: ARG002 -- the whole has its turn
-    ) -> AsyncIterator[Operator]:
+    ) -> "AsyncIterator[Operator]":
+        from hookseal.operations.operator import Operator  # noqa: PLC0415 -- what reads does not need it
+
         async with self._connected(connection) as db:
             yield Operator(connection=db, unlocked=self._whole.unlocked, who=who)
 

@@ -7,7 +7,8 @@ from typing import Any, Final, cast
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
-from hookseal.admin.results import (
+from hookseal.admin.results.base import of_row
+from hookseal.admin.results.signing_secrets import (
     Canary,
     ClearedCaches,
     FailedEndpoint,
@@ -23,7 +24,6 @@ from hookseal.admin.results import (
     RotationStatus,
     SecretVersion,
     SigningSecrets,
-    of_row,
 )
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import held

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from hookseal.admin import arguments
-from hookseal.admin.results import DeletedTenant, Page, Tenant, TenantBacklog, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.status import TenantBacklog
+from hookseal.admin.results.tenants import DeletedTenant, Tenant
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import backlog, tenants
 from hookseal.ground.unset import UNSET, Unset

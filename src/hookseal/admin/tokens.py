@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import AddedToken, Page, Token, of_row
+from hookseal.admin.results.base import Page, of_row
+from hookseal.admin.results.tokens import AddedToken, Token
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import tokens
 from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES, NewToken, Scope

@@ -7,33 +7,9 @@ from typing import Any, Final
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
-from hookseal.admin.results import (
-    AddedEndpoint,
-    EndpointStats,
-    FirstAttempts,
-    OtherTenants,
-    Overview,
-    PeriodStats,
-    Ping,
-    PingAddress,
-    PingAnswer,
-    PingRequest,
-    PingTls,
-    RunningReplay,
-    SignedContent,
-    Status,
-    TenantBacklog,
-    TroubledEndpoint,
-    WorkerStatus,
-    of_row,
-)
-from hookseal.dispatcher.core.concerns import (
-    OBJECTIVE_SECONDS,
-    InstallationFacts,
-    concerns,
-    meets_objective,
-    worth_a_look,
-)
+from hookseal.admin.results.base import of_row
+from hookseal.admin.results.endpoints import AddedEndpoint, EndpointStats, PeriodStats
+from hookseal.admin.results.pings import Ping, PingAddress, PingAnswer, PingRequest, PingTls, SignedContent
 from hookseal.dispatcher.core.model import NotBegun, Reply
 from hookseal.dispatcher.core.outcome import explain
 from hookseal.errors import Malformed
@@ -43,7 +19,6 @@ from hookseal.operations.endpoint import update
 from hookseal.operations.endpoint.endpoints import AddedEndpoint as StoredEndpoint
 from hookseal.operations.endpoint.probe import SignedBytes, Tested
 from hookseal.secrets.core.header_values import HeaderChange
-from hookseal.secrets.core.key_rules import KeyState
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
 
@@ -95,50 +70,6 @@ def stats(item: Mapping[str, Any]) -> EndpointStats:
     """Return the statistics of an endpoint."""
     hour, day = of_row(PeriodStats, item["last_hour"]), of_row(PeriodStats, item["last_day"])
     return of_row(EndpointStats, item, last_hour=hour, last_day=day)
-
-
-def status(read: Mapping[str, Any]) -> Status:
-    """Return the status of the installation, with what a person must do."""
-    overview, replays, first = of_row(Overview, read["overview"]), read["replays"], read["first_attempts"]
-    workers = tuple(of_row(WorkerStatus, each) for each in read["workers"])
-    facts = InstallationFacts(
-        endpoints=overview.endpoints,
-        pending=overview.pending,
-        oldest_due_seconds=overview.oldest_due_seconds,
-        oldest_waiting_seconds=read["oldest_waiting_seconds"],
-        limits=[each.limited_by for each in workers if not each.drains],
-        draining=sum(each.drains for each in workers),
-        overstaying=sum(each.overstays for each in workers),
-        cannot_record=sum(each.cannot_record and not each.drains for each in workers),
-        leaderless_seconds=read["leaderless_seconds"],
-        secrets_refused=read["secrets_refused"],
-        stopped_endpoints=overview.stopped_endpoints,
-        idle_replay_seconds=replays[0]["idle_seconds"] if replays else None,
-        active_keys=overview.master_keys.get(KeyState.ACTIVE, 0) if overview.master_keys else None,
-        dead_letters=overview.dead_letters,
-        failed=overview.failed,
-        most=overview.most,
-    )
-    return of_row(
-        Status,
-        read,
-        must_act=concerns(facts),
-        worth_a_look=worth_a_look(facts),
-        overview=overview,
-        tenants=tuple(of_row(TenantBacklog, each) for each in read["backlog"]["tenants"]),
-        other_tenants=of_row(OtherTenants, read["backlog"]["others"]),
-        all_tenants=read["backlog"]["complete"],
-        endpoints=tuple(of_row(TroubledEndpoint, each) for each in read["endpoints"]),
-        workers=workers,
-        first_attempts=of_row(
-            FirstAttempts,
-            first,
-            oldest_due_seconds=overview.oldest_due_seconds,
-            objective_seconds=OBJECTIVE_SECONDS,
-            meets_objective=meets_objective(first["p95_seconds"], overview.oldest_due_seconds),
-        ),
-        replays=tuple(of_row(RunningReplay, each) for each in replays),
-    )
 
 
 def extras_changes(

@@ -7,16 +7,18 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from types import FrameType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from hookseal.admin import Page
 from hookseal.admin.admin import Admin, for_command
+from hookseal.admin.results.base import Page
 from hookseal.cli.shared.printing import note, printable
 from hookseal.cli.shared.runtime import run, translated
 from hookseal.config.settings import Part, Settings
 from hookseal.errors import HooksealError, NotFound
 from hookseal.ground.ids import EVERY_TENANT, RESERVED_TENANTS
-from hookseal.secrets.core.keyring import KeyRing
+
+if TYPE_CHECKING:
+    from hookseal.secrets.core.keyring import KeyRing
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ def call(
     settings: Settings,
     step: Callable[[Admin], Awaitable[T]],
     *,
-    keyring: KeyRing | None = None,
+    keyring: "KeyRing | None" = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
     """Return the result of the only step of a command. Raises as `for_command` does, and what the step raises."""

@@ -10,7 +10,6 @@ from urllib.parse import unquote_to_bytes
 
 from hookseal.config.forms import problem
 from hookseal.dispatcher.core.url import AllowedNetwork
-from hookseal.dispatcher.http.trust import client_context
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.errors import Malformed
 from hookseal.ground.ids import owner_id
@@ -55,6 +54,8 @@ def proxy(text: str) -> EgressProxy:
 
 def certificates(path: str, variable: str = CA_FILE) -> str:
     """Return the certificates of the PEM file of a variable, without the text between them. Raises a problem."""
+    from hookseal.dispatcher.http.trust import client_context  # noqa: PLC0415 -- it loads much, and few have the file
+
     try:
         text = "\n".join(_CERTIFICATE.findall(_text(path)))
     except (OSError, ValueError) as error:

@@ -21,8 +21,8 @@ from hookseal.config.forms import (
 )
 from hookseal.config.settings import MAX_PROCESSES, Database, Environment, Part, Redis
 from hookseal.config.tracing import Tracing
+from hookseal.dispatcher.core.endpoint_rules import HELD_DAYS
 from hookseal.dispatcher.core.url import AllowedNetwork
-from hookseal.dispatcher.core.why import HELD_DAYS
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.ground.wire import Scheme

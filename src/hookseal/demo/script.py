@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hookseal.admin import Admin
-from hookseal.admin.results import AddedEndpoint, DeliveryDetails, Rotation
+from hookseal.admin.results.deliveries import DeliveryDetails
+from hookseal.admin.results.endpoints import AddedEndpoint
+from hookseal.admin.results.signing_secrets import Rotation
 from hookseal.client import Published, Publisher
 from hookseal.demo.installation import Installation, install, with_next_key
 from hookseal.demo.process import worker_process

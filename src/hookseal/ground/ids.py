@@ -29,6 +29,7 @@ _UID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,256}")  # clients take `.` and
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_RESEND_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _MAX_INTEGER = 2**31 - 1
 _EVENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:-]{1,256}")
@@ -166,6 +167,13 @@ def replay_id(text: str) -> ReplayId:
     if not _UUID7.fullmatch(text):
         raise Malformed("replay id must be a UUIDv7 in lower case", field="replay_id")
     return ReplayId(text)
+
+
+def resend_id(text: str) -> str:
+    """Return the id of a resend if it is valid. Raises `Malformed`."""
+    if not _RESEND_ID.fullmatch(text):
+        raise Malformed("resend id must be 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'", field="resend_id")
+    return text
 
 
 def first_uuid7(at: datetime) -> str:

@@ -4,7 +4,6 @@ import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 _ELSEWHERE: Final = IPv4Address("192.0.2.1")  # stands for any name (RFC 5737)
 
@@ -48,6 +47,8 @@ def goes_directly(host: str) -> bool:
 
     With a port it decides as a client that compares `NO_PROXY` with host and port, without one as others do.
     """
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 -- it loads what speaks HTTP: few ask for it
+
     return not ({"http", "all"} & getproxies().keys()) or bool(proxy_bypass(host))
 
 

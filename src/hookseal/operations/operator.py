@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncpg
 
@@ -13,9 +13,12 @@ from hookseal.ground.ids import EVERY_TENANT, SYSTEM_TENANT, EndpointId, TenantI
 from hookseal.postgres.pool import Connection
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.translate import OUTAGES, translated
-from hookseal.secrets.boot import BASIS, Unlocked
+from hookseal.secrets.statements import statements
 
-Follow = Callable[[str], Awaitable[Unlocked]]
+if TYPE_CHECKING:  # what unlocks the secrets loads much, and a command that only reads does not need it
+    from hookseal.secrets.boot import Unlocked
+
+Follow = Callable[[str], Awaitable["Unlocked"]]
 
 # Errors that prove that PostgreSQL did not commit.
 _NOT_COMMITTED: Final = (
@@ -36,7 +39,7 @@ SELECT max(version)::text
  WHERE tenant_id = '_system' AND name = 'integrity' AND state <> 'destroyed'
 """
 _LIMITS_AND_NEWEST: Final = _LIMITS.format(asked=_NEWEST)
-_LIMITS_AND_BASIS: Final = _LIMITS.format(asked=BASIS)
+_LIMITS_AND_BASIS: Final = _LIMITS.format(asked=statements("boot.sql")["basis"])
 
 
 async def limit_transaction(connection: Connection) -> str | None:
@@ -72,7 +75,7 @@ class Operator:
     __slots__ = ("_follow", "_is_joined", "_unlocked", "connection", "who")
 
     def __init__(
-        self, *, connection: Connection, who: str, unlocked: Unlocked | None = None, follow: Follow | None = None
+        self, *, connection: Connection, who: str, unlocked: "Unlocked | None" = None, follow: Follow | None = None
     ) -> None:
         self.connection: Final = connection
         self.who: Final = who
@@ -82,7 +85,7 @@ class Operator:
         self._is_joined = unlocked is not None and follow is not None
 
     @property
-    def unlocked(self) -> Unlocked:
+    def unlocked(self) -> "Unlocked":
         """The secrets of the installation. With `follow` there are none before the first `changing`."""
         if self._unlocked is None:
             raise Defect("secrets are used before they were compared with the database")

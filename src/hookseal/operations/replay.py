@@ -3,9 +3,8 @@
 It needs no Redis: the outbox rings what is due.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from hookseal.audit import log
 from hookseal.audit.chain import Action
@@ -25,19 +24,10 @@ from hookseal.dispatcher.store.replays import (
     Skipped,
     Step,
 )
-from hookseal.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId, plural
 from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
 from hookseal.operations.operator import Operator
-
-_RESEND_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-def require_resend_id(text: str) -> str:
-    """Return the id of a resend if it is valid. Raises `Malformed`."""
-    if not _RESEND_ID.fullmatch(text):
-        raise Malformed("resend id must be 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'", field="resend_id")
-    return text
 
 
 async def replay_delivery(

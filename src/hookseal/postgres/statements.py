@@ -8,12 +8,13 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
-from importlib.resources import files
+from pkgutil import get_data
 from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
 
+from hookseal.errors import Defect
 from hookseal.postgres import pool
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor
 from hookseal.postgres.translate import PLAIN, Failures
@@ -44,7 +45,10 @@ def _whole(text: str, fragments: Mapping[str, str]) -> str:
 
 
 def _named(package: str, file: str) -> dict[str, str]:
-    parts = _NAME.split(files(package).joinpath(file).read_text(encoding="utf-8"))
+    content = get_data(package, file)  # `importlib.resources` would load much more
+    if content is None:
+        raise Defect(f"{file} of {package} cannot be read from where hookseal is installed")
+    parts = _NAME.split(content.decode())
     return {name: _DESCRIPTION.sub("", text).strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 

@@ -28,7 +28,6 @@ from hookseal.secrets.store.several import SeveralStores
 _SYSTEM_CLOCK: Final = SystemClock()
 _DEFAULT_LIMITS: Final = CacheLimits()
 _SQL: Final = statements("boot.sql")
-BASIS: Final = _SQL["basis"]  # the query of `basis`, for a statement that asks more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

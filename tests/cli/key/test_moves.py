@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.admin.results import Compromise, MovedKey, RewrappedKey
+from hookseal.admin.results.keys import Compromise, MovedKey, RewrappedKey
 from hookseal.cli import key
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 import pytest
 
-from hookseal.admin.results import HIDDEN, Page
+from hookseal.admin.results.base import HIDDEN, Page
 from hookseal.cli.shared.output import (
     Columns,
     emit,

@@ -4,13 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hookseal.cli.shared.output import note, printable
 from hookseal.cli.shared.printing import fitting
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _EVERY_SECONDS: Final = 2.0
 
@@ -106,12 +106,21 @@ class _Lines:
         note(f"{self._what}: {self._done}{'' if self._total is None else f' of {self._total}'}")
 
 
-def _print_above(bar: Progress, line: str) -> None:
+def _print_above(bar: "Progress", line: str) -> None:
     """Print a line as `note` does, but above the bar; rich itself would break a command in it."""
     laid_out = "\n".join(fitting(printable(line), sys.stderr))
     bar.console.print(laid_out, markup=False, highlight=False, soft_wrap=True)
 
 
-def _bar() -> Progress:
+def _bar() -> "Progress":
+    from rich.console import Console  # noqa: PLC0415 -- only a terminal needs it
+    from rich.progress import (  # noqa: PLC0415 -- the same
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(file=sys.stderr))

@@ -20,6 +20,7 @@ MIN_TIMEOUT_MS: Final = 100
 MAX_TIMEOUT_MS: Final = 20_000
 RECORDING_SECONDS: Final = 5  # a request must end, and its outcome be recorded, before the drain of a worker ends
 LIVE_SECONDS: Final = 30.0  # a worker whose last heartbeat is older is not live
+HELD_DAYS: Final = 7  # the default of HOOKSEAL_HELD_DAYS, which only the workers know
 MAX_ATTEMPTS: Final = 100
 MAX_BACKOFF_BASE_SECONDS: Final = 86_400
 MAX_BACKOFF_CAP_SECONDS: Final = 604_800

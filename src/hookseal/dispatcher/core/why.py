@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
 
+from hookseal.dispatcher.core.endpoint_rules import HELD_DAYS
 from hookseal.dispatcher.core.model import State, WaitingFor
 from hookseal.dispatcher.core.url import PLAIN_HTTP
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.literals import DeliveryState, NextStep, WaitingReason
-
-HELD_DAYS: Final = 7  # the default of HOOKSEAL_HELD_DAYS, which only the workers know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
