@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types public-types floors docs docs-site docs-pictures next lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-status bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types public-types floors docs docs-site docs-pictures next lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -49,6 +49,9 @@ fairness: $(VENV) ## the figures of docs/fairness.md, from a simulation: docs/pr
 
 bench-secrets: $(VENV) ## what the secret path costs, beside what it could not be cheaper than
 	@$(RUN) tools.bench_secrets $(ARGS)
+
+bench-status: $(VENV) ## how long `hookseal status` takes, while a million deliveries wait for 100,000 endpoints
+	@$(RUN) tools.bench_status $(ARGS)
 
 bench-keys: $(VENV) ## what it costs to seal every record under another master key, while a worker delivers
 	@$(RUN) tools.bench_keys $(ARGS)

@@ -1,4 +1,4 @@
-"""The benchmarks of secrets, of a re-wrap and of the migration with a tiny load, and the receiver of all."""
+"""The benchmarks of secrets, a re-wrap, the migration and the status with a tiny load, and the receiver of all."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,11 @@ from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
 from tests import forked
-from tools import bench_keys, bench_migration, bench_secrets
+from tests.cli.listeners import closed_port
+from tools import bench_keys, bench_migration, bench_secrets, bench_status
 from tools.bench_keys import Found, Lap, Load, Stream, figures_of, missed
 from tools.bench_secrets import ENDPOINTS, OPERATIONS, Comparison
-from tools.governance.evidence import BENCHMARKS
+from tools.governance.evidence import BENCHMARKS, misses
 from tools.harness import Receiver, operator_of, receiving
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
@@ -131,6 +132,40 @@ def test_a_missed_bound_is_reported() -> None:
     assert ["it took 121.0 s, 120.0 s are allowed"] == replace(MIGRATED, seconds=121.0).missed
     assert ["it took 13.0 s, 12.0 s are allowed"] == replace(MIGRATED, rows=10_000, seconds=13.0).missed
     assert ["memory grew by 11.0 MB from row 10000 on, 10.0 MB are allowed"] == replace(MIGRATED, end_mb=111.0).missed
+
+
+async def test_each_answer_is_timed_as_a_process() -> None:
+    """All commands answer while so many deliveries wait; a bound is for a command that is measured."""
+    found = await bench_status.measured(2 * bench_status.OF_TENANT, rounds=1)
+
+    assert {"pending": 2_000, "endpoints": 200} == found.stored
+    assert {1} == {len(each) for each in (*found.seconds.values(), found.baseline_seconds)}
+    assert BENCHMARKS[bench_status.PROVES].at_most_us.keys() <= bench_status.figures_of(found).keys()
+
+
+async def test_a_command_that_gives_no_answer_has_no_time() -> None:
+    """It is not taken for a quick one."""
+    url = f"postgresql://u:p@127.0.0.1:{closed_port()}/d"
+    with pytest.raises(RuntimeError, match=r"`hookseal status` ended with 69: "):
+        await bench_status.timed(("status",), {**os.environ, "DATABASE_URL": url})
+
+
+def test_a_slow_answer_and_a_small_backlog_are_misses() -> None:
+    """A second is allowed, for the median of the rounds, at a million deliveries."""
+    full = {"pending": 1_000_000, "endpoints": 100_000}
+    met = bench_status.Found(
+        seconds=dict.fromkeys(bench_status.COMMANDS, (0.5, 1.0, 1.5)), baseline_seconds=(0.1, 0.1, 0.1), stored=full
+    )
+
+    def missed(found: bench_status.Found) -> list[str]:
+        return misses(bench_status.PROVES, bench_status.figures_of(found), bench_status.counts_of(found))
+
+    assert [] == missed(met)
+    assert "| `hookseal status` | 1,000 | 1,500 | 100 | 1,000 |" in bench_status.shown(bench_status.figures_of(met))
+    slow = replace(met, seconds={**met.seconds, "held": (1.1,) * 3})
+    assert ["held took 1,100,000 us, at most 1,000,000 us are allowed"] == missed(slow)
+    small = replace(met, stored={**full, "pending": 999_000})
+    assert ["999000 pending, at least 1000000 are required"] == missed(small)
 
 
 async def test_every_bound_is_measured_beside_its_baseline(pool: Pool) -> None:
