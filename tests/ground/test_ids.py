@@ -31,6 +31,7 @@ PARSERS: list[Callable[[str], str]] = [
     ids.endpoint_id,
     ids.delivery_id,
     ids.replay_id,
+    ids.resend_id,
     ids.event_id,
     ids.event_type,
     ids.subscription,
@@ -53,6 +54,7 @@ ROWS = [{"id": each} for each in IDS]
         (ids.endpoint_id, [UUID7]),
         (ids.delivery_id, [UUID7]),
         (ids.replay_id, [UUID7]),
+        (ids.resend_id, ["r-1", "A.b_c", "x" * 128]),
         (ids.attempt_id, [f"{UUID7}.1", f"{UUID7}.2147483647"]),
         (ids.event_id, ["a", "A-b_9", "evt.1:b", "...", ".a", "x" * 256]),
         (ids.event_type, ["a", "invoice.paid", "a_1.b.c", "Invoice.payment-failed", "-", "x" * 128]),
@@ -82,6 +84,7 @@ def test_a_valid_id_is_accepted(parse: Callable[[str], str], texts: list[str]) -
         (ids.user_name, "user", ["", " ", "a ", " a", "a\n", "é", "x" * 65]),
         (ids.session_id, "session_id", ["", "a b", "é", "x" * 129, "a\n"]),
         (ids.token_id, "token_id", ["", "billing", UUID7.replace("-7", "-4"), UUID7 + "\n"]),
+        (ids.resend_id, "resend_id", ["", "a b", "é", "x" * 129, "a\n"]),
         (ids.idempotency_key, "idempotency_key", ["", " ", " a", "a ", "a\n", "a\x00b", "é", "x" * 257]),
         (ids.event_id, "event_id", ["", ".", "..", "..\n", "a/b", "a b", "a\n", "x" * 257, "é"]),
         (
