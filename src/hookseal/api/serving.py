@@ -4,9 +4,9 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TextIO, TypeAlias, cast
+from typing import Any, Final, TextIO, cast
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -23,7 +23,7 @@ from hookseal.config.settings import Settings
 from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.log import logger
-from hookseal.worker.health import Closing, Probes
+from hookseal.worker.health import Opening, Probes, on_port
 from hookseal.worker.listening import BACKLOG, of_the_api, url_of
 from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scraped
 from hookseal.worker.stopping import on_stop, print_ready
@@ -58,17 +58,13 @@ PUBLISHED: Final = Metric(
 METRICS: Final = (REQUESTS, DURATION, PUBLISH_DURATION, PUBLISHED)
 
 
-# Makes the probes and metrics reachable. Returns the object that ends this, and the url for the ready line.
-Opening: TypeAlias = Callable[[Probes, "Meter"], Awaitable[tuple[Closing, str]]]
-
-
 async def run(
     settings: Settings,
     *,
     extended: Callable[[Admin, ASGIApp], ASGIApp] = lambda _admin, api: api,
     output: TextIO = sys.stdout,
     clock: Clock | None = None,
-    opening: Opening | None = None,
+    opening: "Opening[Meter] | None" = None,
     server: socket.socket | None = None,
 ) -> None:
     """Serve the API until SIGTERM or SIGINT; afterwards every request that was begun has been answered.
@@ -103,19 +99,12 @@ async def run(
         probes = Probes(ready={"postgresql": admin.check}, startup={}, loops=(), scrape=meter.scrape)
         freeze_objects()
         listening_on = server or of_the_api(settings)
-        port, health_url = await (opening or _on_port(settings))(probes, meter)
+        port, health_url = await (opening or on_port(settings.health))(probes, meter)
         try:
             await _serve(settings, meter.counting(extended(admin, api)), probes, stop, output, listening_on, health_url)
         finally:
             await port.close()
         log.info("api.stopped")
-
-
-def _on_port(settings: Settings) -> Opening:
-    async def opening(probes: Probes, _meter: Meter) -> tuple[Closing, str]:
-        return await probes.serve(settings.health.host, settings.health.port)
-
-    return opening
 
 
 async def _serve(

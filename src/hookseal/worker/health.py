@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from hookseal.config.settings import Health
 from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
 from hookseal.ground.log import logger
 from hookseal.worker.periodic import Passes, retrieve_exception
+
+M = TypeVar("M")
 
 MOST_CONNECTIONS: Final = 64
 CONNECTION_SECONDS: Final = 10.0  # to ask, and to be answered
@@ -272,6 +275,20 @@ class Probes:
         """Listen, and return the port, which the caller closes, with the base url. Raises `Unavailable`."""
         listening = Port(self.answer)
         return listening, await listening.serve(host, port)
+
+
+# Makes the probes, and the metrics of the meter `M`, reachable. Returns the object that ends this, and the url for the
+# ready line.
+Opening: TypeAlias = Callable[[Probes, M], Awaitable[tuple[Closing, str]]]
+
+
+def on_port(health: Health) -> Opening[object]:
+    """Return what makes probes, and the metrics of their `scrape`, reachable on this port."""
+
+    async def opening(probes: Probes, _meter: object) -> tuple[Closing, str]:
+        return await probes.serve(health.host, health.port)
+
+    return opening
 
 
 def _word(error: BaseException) -> str:

@@ -4,9 +4,9 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TextIO
 
 from hookseal.config.load import freeze_objects, raise_descriptor_limit
 from hookseal.config.settings import Settings
@@ -22,7 +22,7 @@ from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.engine import Engine, Shell, without_arq
-from hookseal.worker.health import Closing, Probes
+from hookseal.worker.health import Opening, Probes, on_port
 from hookseal.worker.heartbeat import Load
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
@@ -38,16 +38,12 @@ from hookseal.worker.unlocking import WarmUp
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
-# Makes the probes and metrics reachable. Returns the object that ends this, and the url for the ready line.
-Opening: TypeAlias = Callable[[Probes, WorkerMeter], Awaitable[tuple[Closing, str]]]
-
-
 async def run(
     settings: Settings,
     *,
     output: TextIO = sys.stdout,
     clock: Clock | None = None,
-    opening: Opening | None = None,
+    opening: Opening[WorkerMeter] | None = None,
     with_arq: bool = False,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; afterwards nothing is in flight and every lease is given back.
@@ -64,7 +60,7 @@ async def run(
     async with opened(settings, clock, log) as resources:
         log = log.bind(worker_id=resources.worker_id)
         await _Worker(settings, resources, clock, log, _shell(with_arq=with_arq)).until(
-            stop, output, opening or _on_port(settings)
+            stop, output, opening or on_port(settings.health)
         )
 
 
@@ -74,15 +70,6 @@ def _shell(*, with_arq: bool) -> Shell:
     from hookseal.worker.arq_worker import within_arq  # noqa: PLC0415 -- only a deployed worker has arq
 
     return within_arq
-
-
-def _on_port(settings: Settings) -> Opening:
-    health = settings.health
-
-    async def opening(probes: Probes, _meter: WorkerMeter) -> tuple[Closing, str]:
-        return await probes.serve(health.host, health.port)
-
-    return opening
 
 
 def _raise_limit(settings: Settings, log: Any) -> None:
@@ -231,7 +218,7 @@ class _Worker:
         watch_records(resources.meter, resources.circuit)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)
 
-    async def until(self, stop: asyncio.Event, output: TextIO, opening: Opening) -> None:
+    async def until(self, stop: asyncio.Event, output: TextIO, opening: Opening[WorkerMeter]) -> None:
         """Serve until `stop` is set, then drain."""
         port, url = await opening(self._probes, self._meter)
         running: dict[str, Loop] = {

@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from prometheus_client import Metric as Collected
 
 from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground.log import logger, why
-from hookseal.worker.health import CHECK_SECONDS, SCRAPE_SECONDS, Probes
+from hookseal.worker.health import CHECK_SECONDS, SCRAPE_SECONDS, Opening, Probes
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME, Metric, aggregations
 from hookseal.worker.periodic import retrieve_exception
@@ -72,9 +72,7 @@ class ParentProcess:
         except (OSError, ValueError):
             return
 
-    def opening(
-        self, health_url: str, metrics: Iterable[Metric] = METRICS
-    ) -> tuple[Callable[[Probes, Measured], Awaitable[tuple["Answering", str]]], io.StringIO]:
+    def opening(self, health_url: str, metrics: Iterable[Metric] = METRICS) -> tuple[Opening[Measured], io.StringIO]:
         """Return the function that connects the probes to the parent, and the output for the ready line.
 
         `metrics` are those of the process, beside those that every one has.
