@@ -11,7 +11,7 @@ from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres.pool import Connection, Executor
-from hookseal.postgres.statements import Statements
+from hookseal.postgres.statements import Statements, lines
 
 FIRST_PROBE_SECONDS: Final = 5.0  # after a breaker opened; each later probe comes after twice as long
 PAGE: Final = 1_000
@@ -46,7 +46,7 @@ class PostgresLanes:
 
         The others are not due, locked, or a probe.
         """
-        columns = _lines([
+        columns = lines([
             (each.ring.tenant_id, each.ring.endpoint_id, each.ring.delivery_id, each.waiting_for.value)
             for each in parked
         ])  # fmt: skip
@@ -57,7 +57,7 @@ class PostgresLanes:
 
     async def due(self, rings: Sequence[Ring]) -> dict[str, bool]:
         """Return the ids of these deliveries that are due, and whether each is the probe of its held endpoint."""
-        columns = _lines([(each.tenant_id, each.endpoint_id, each.delivery_id) for each in rings])
+        columns = lines([(each.tenant_id, each.endpoint_id, each.delivery_id) for each in rings])
         return {row["delivery_id"]: row["is_probe"] for row in await self._rows("due", *columns)}
 
     async def open_breakers(self, opened: Sequence[Opened], *, spread: float) -> set[Key]:
@@ -66,7 +66,7 @@ class PostgresLanes:
         The first probe comes after five seconds times `spread`.
         """
         once = {each.key: each for each in opened}
-        columns = _lines([(*key, _reason(each)) for key, each in once.items()])
+        columns = lines([(*key, _reason(each)) for key, each in once.items()])
         rows = await self._rows("open_breakers", *columns, FIRST_PROBE_SECONDS, spread)
         return {(row["tenant_id"], row["endpoint_id"]) for row in rows}
 
@@ -79,7 +79,7 @@ class PostgresLanes:
 
     async def next(self, asked: Sequence[Asked]) -> list[Ring]:
         """Return the oldest waiting deliveries that are asked for, those of a lane in order. Nothing is changed."""
-        rows = await self._rows("next", *_lines([(*each.key, str(each.number), each.after) for each in asked]))
+        rows = await self._rows("next", *lines([(*each.key, str(each.number), each.after) for each in asked]))
         return [
             Ring(
                 tenant_id=TenantId(row["tenant_id"]),
@@ -99,7 +99,7 @@ class PostgresLanes:
 
         These are the lanes that were stored, deleted now or not, and those in which something waits.
         """
-        rows = await self._rows("delete", *_lines(keys), MOST_LEFT_WAITING, REOPENED_SECONDS)
+        rows = await self._rows("delete", *lines(keys), MOST_LEFT_WAITING, REOPENED_SECONDS)
         return {(row["tenant_id"], row["endpoint_id"]): row["waits"] for row in rows}
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
@@ -114,10 +114,6 @@ async def plan(connection: Connection) -> None:
     await _SQL.rows(connection, "park", *("",) * 4)
     await _SQL.rows(connection, "due", *("",) * 3)
     await _SQL.rows(connection, "next", *("",) * 4)
-
-
-def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return ["\n".join(column) for column in zip(*rows, strict=True)]
 
 
 def _pace(row: Any) -> Pace | None:

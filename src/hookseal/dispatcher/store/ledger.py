@@ -33,7 +33,7 @@ from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres.pool import Connection, Executor, connected
-from hookseal.postgres.statements import Statements
+from hookseal.postgres.statements import Statements, lines
 from hookseal.postgres.translate import translated
 
 _BATCHES: Final = Statements("hookseal.dispatcher.store", "batches.sql")
@@ -58,23 +58,18 @@ def _recorded(delivery_id: str, stored: set[str], busy: set[str]) -> Recorded:
 
 
 def _ids(rings: Iterable[Ring]) -> list[str]:
-    return _lines([(ring.tenant_id, ring.endpoint_id, ring.delivery_id, "ft"[ring.is_parked]) for ring in rings])
-
-
-def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return each column as the lines of one text. The values are ids, numbers and fixed words, without line breaks."""
-    return ["\n".join(column) for column in zip(*rows, strict=True)]
+    return lines([(ring.tenant_id, ring.endpoint_id, ring.delivery_id, "ft"[ring.is_parked]) for ring in rings])
 
 
 def _fences(finished: Sequence[FinishedAttempt]) -> list[str]:
-    return _lines([
+    return lines([
         (each.claim.ring.tenant_id, each.claim.ring.delivery_id, each.claim.lease_token) for each in finished
     ])  # fmt: skip
 
 
 def _outcomes(finished: Sequence[FinishedAttempt]) -> list[str | list[str | None]]:
     texts = [[each.error for each in finished], [each.attempt.snippet for each in finished]]
-    return [*_lines([_outcome(each) for each in finished]), *texts]
+    return [*lines([_outcome(each) for each in finished]), *texts]
 
 
 def _outcome(finished: FinishedAttempt) -> tuple[str, ...]:
@@ -308,7 +303,7 @@ class PostgresLedger:
 
     async def recorded(self, finished: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
-        columns = _lines([
+        columns = lines([
             (each.claim.ring.tenant_id, each.claim.ring.delivery_id, str(each.claim.number), each.attempt.outcome.value)
             for each in finished
         ])  # fmt: skip
