@@ -24,7 +24,7 @@ def api(
     # Set only by the parent: the descriptor of the socket on which it sends the settings to this process.
     parent_channel: Annotated[int | None, typer.Option(hidden=True)] = None,
     # The ready line is always JSON; `main.run_command` looks for the flag itself when it prints an error.
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
+    as_json: Annotated[bool, typer.Option("--json", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
 ) -> None:
     """Serve the HTTP API and the pages until SIGTERM; then answer the requests that were begun, and exit.
 

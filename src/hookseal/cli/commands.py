@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.models import OptionInfo, ParameterInfo
+from typer.models import ParameterInfo
 
 from hookseal.cli.shared.output import HELP_OPTIONS, emit
 from hookseal.errors import Malformed
@@ -100,34 +100,30 @@ PLACEHOLDERS: Final = {
 }
 
 
-class _Command(TyperCommand):
-    """A command whose option `--help` shows no type."""
+class _WithPlainFlags:
+    """A command or group whose flags, also `--help`, show no type."""
 
-    def get_help_option(self, ctx: Any) -> Any:
-        return _without_type(super().get_help_option(ctx))
+    def get_params(self, ctx: Any) -> list[Any]:
+        options: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of what it is mixed into
+        for option in options:
+            if getattr(option, "is_flag", False):  # an argument has none
+                option.metavar = ""
+        return options
 
 
-class _Group(TyperGroup):
-    """A group whose option `--help` shows no type."""
+class _Command(_WithPlainFlags, TyperCommand):
+    pass
 
-    def get_help_option(self, ctx: Any) -> Any:
-        return _without_type(super().get_help_option(ctx))
+
+class _Group(_WithPlainFlags, TyperGroup):
+    pass
 
 
 class _Root(_Group):
-    """`hookseal` itself: its commands are in the order of the panels, and no option of it has a value."""
+    """`hookseal` itself: its commands are in the order of the panels."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=_NAMES.index)
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return [_without_type(option) for option in super().get_params(ctx)]
-
-
-def _without_type(flag: Any) -> Any:
-    if flag is not None:
-        flag.metavar = ""
-    return flag
 
 
 def join_lines(commands: typer.Typer) -> None:
@@ -145,15 +141,13 @@ def join_lines(commands: typer.Typer) -> None:
 
 
 def _name_values(callback: Callable[..., object] | None) -> None:
-    """Give each option and argument its placeholder, and none to a flag, which takes no value."""
+    """Give each option and argument its placeholder."""
     parameters = {} if callback is None else inspect.signature(callback).parameters
     for name, parameter in parameters.items():
         annotation = parameter.annotation
-        kind, *details = get_args(annotation) if get_origin(annotation) is Annotated else (None,)
+        details = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
         for option in details:
-            if kind in {bool, bool | None} and isinstance(option, OptionInfo):
-                option.metavar = ""
-            elif isinstance(option, ParameterInfo) and name in PLACEHOLDERS:
+            if isinstance(option, ParameterInfo) and name in PLACEHOLDERS:
                 option.metavar = PLACEHOLDERS[name]
 
 
@@ -219,8 +213,8 @@ def _add(root: typer.Typer, name: str) -> None:
 def _root(
     context: typer.Context,
     *,
-    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", hidden=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
     if version:
         emit({"version": VERSION}, as_json=as_json, text=f"hookseal {VERSION}")

@@ -45,7 +45,7 @@ def init(
     *,
     kms: Annotated[
         bool,
-        typer.Option("--kms", metavar="", help="Draw the master key, and print it wrapped by the KMS of SECRETS_KMS."),
+        typer.Option("--kms", help="Draw the master key, and print it wrapped by the KMS of SECRETS_KMS."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -224,7 +224,7 @@ def versions(
 def wrap(
     *,
     key_file: Annotated[str | None, typer.Option(help="Wrap the master key in this file; - is standard input.")] = None,
-    new: Annotated[bool, typer.Option("--new", metavar="", help="Wrap a new master key, which is drawn now.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Wrap a new master key, which is drawn now.")] = False,
     to: Annotated[
         str | None, typer.Option(metavar="KMS", help="The KMS that wraps, if it is not that of SECRETS_KMS.")
     ] = None,

@@ -40,7 +40,7 @@ def worker(
     # Set by `up` and `demo`, which bring no arq: the same loop, without arq's worker around it.
     without_arq: Annotated[bool, typer.Option("--without-arq", hidden=True)] = False,
     # The ready line is always JSON; `main.run_command` looks for the flag itself when it prints an error.
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
+    as_json: Annotated[bool, typer.Option("--json", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
 ) -> None:
     """Deliver until SIGTERM; then finish the requests in flight and exit.
 

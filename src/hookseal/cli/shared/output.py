@@ -56,8 +56,8 @@ __all__ = [
     "value_text",
 ]
 
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print exactly one JSON object.")]
-JsonLines = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Wide = Annotated[bool, typer.Option("--wide", help="Show every column, times in place of ages, and texts whole.")]
 
 HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
