@@ -54,6 +54,28 @@ def test_every_list_is_tried() -> None:
     assert {name.strip() for name in commands if name.endswith((" list", " versions", " attempts", " stats"))} <= wide
 
 
+def test_every_tenant_is_the_default() -> None:
+    """A command is about every tenant by the same value, `*`, its default; any other option has none."""
+    defaults: dict[Any, set[str]] = {}
+    for name, command in leaves(typer.main.get_command(tree(None)), ""):
+        for parameter in getattr(command, "params", []):
+            if "--tenant" in parameter.opts and not parameter.required:
+                defaults.setdefault(parameter.default, set()).add(name.strip())
+    assert {"producer list", "restore accept", "tenant add"} == defaults.pop(None)
+    assert ["*"] == list(defaults)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["endpoint list", "endpoint stats", "secret move --to db --dry-run", "secret purge --older-than 0 --dry-run"],
+)
+async def test_every_tenant_may_be_named(words: str, begun: Begun) -> None:
+    """A command for which `*` is every tenant answers as it does without the option."""
+    await begun.stored.endpoint()
+    named, unnamed = [await begun.run(*words.split(), *of, "--json") for of in (("--tenant", "*"), ())]
+    assert (0, unnamed.json) == (named.code, named.json)
+
+
 def options(command: Any) -> list[str]:
     """Return the options of a command."""
     return [option for parameter in command.params for option in parameter.opts]

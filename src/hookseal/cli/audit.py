@@ -37,13 +37,15 @@ _CONTRADICTS: Final[dict[str, str]] = {
     Contradiction.FORKED: "the log has another row in place of the head in the file",
 }
 
-Tenant = Annotated[str | None, typer.Option(help="Only rows of this tenant; _system is the installation itself.")]
+Tenant = Annotated[
+    str, typer.Option(help="Only rows of this tenant; '*' is every tenant, and _system the installation itself.")
+]
 
 
 @app.command(name="list")
 def list_(
     *,
-    tenant: Tenant = None,
+    tenant: Tenant = EVERY_TENANT,
     action: Annotated[Action | None, typer.Option(help="Only changes of this kind, such as endpoint.disabled.")] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
@@ -56,7 +58,7 @@ def list_(
     """
     page = listed(
         start(READS),
-        lambda admin: admin.audit.list(tenant_id=_tenant_or_every(tenant), action=action, limit=limit, cursor=cursor),
+        lambda admin: admin.audit.list(tenant_id=tenant, action=action, limit=limit, cursor=cursor),
         tenant=tenant,
     )
     emit_page(page, _COLUMNS, none="no audit rows", as_json=as_json, wide=wide, tenant=tenant, row=_row)
@@ -65,7 +67,7 @@ def list_(
 @app.command()
 def verify(
     *,
-    tenant: Tenant = None,
+    tenant: Tenant = EVERY_TENANT,
     head: Annotated[
         Path | None, typer.Option(help="A file with an earlier output of `audit heads --json`; - is stdin.")
     ] = None,
@@ -92,12 +94,10 @@ def verify(
         with progress(counted, is_quiet=True) as report:
             on_progress = of_each(report)
             if from_export is None:
-                return await admin.audit.verify(
-                    tenant_id=_tenant_or_every(tenant), heads=saved_heads, on_progress=on_progress
-                )
+                return await admin.audit.verify(tenant_id=tenant, heads=saved_heads, on_progress=on_progress)
             lines = read_lines(str(from_export), MAX_LINE_BYTES, field="from_export")
             return await admin.audit.verify_export(
-                tenant_id=_tenant_or_every(tenant), from_export=lines, heads=saved_heads, on_progress=on_progress
+                tenant_id=tenant, from_export=lines, heads=saved_heads, on_progress=on_progress
             )
 
     verified = call(settings, step)
@@ -106,7 +106,7 @@ def verify(
 
 
 @app.command()
-def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
+def heads(*, tenant: Tenant = EVERY_TENANT, as_json: Json = False) -> None:
     """Print the head of each tenant's audit log: the number and the MAC of its last row. It needs no key.
 
     Keep the output where nobody who can write the tables can change it. A later log must still contain these rows:
@@ -115,7 +115,7 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
 
     Example: hookseal audit heads --json > heads.json
     """
-    result = call(start(READS), lambda admin: admin.audit.heads(tenant_id=_tenant_or_every(tenant)))
+    result = call(start(READS), lambda admin: admin.audit.heads(tenant_id=tenant))
     for head in result.tenants:
         if not head.is_plausible:
             note(f"{plain(head.tenant_id)}: hookseal did not write this head: run `hookseal audit verify`")
@@ -125,7 +125,7 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
 @app.command()
 def export(
     *,
-    tenant: Tenant = None,
+    tenant: Tenant = EVERY_TENANT,
     as_json: JsonLines = False,  # noqa: ARG001 - every command has the option; this one always prints JSON
 ) -> None:
     """Print every row with its MACs, oldest first, one tenant after the other: one JSON object a line.
@@ -136,7 +136,7 @@ def export(
     """
 
     async def step(admin: Admin) -> None:
-        async with aclosing(admin.audit.export(tenant_id=_tenant_or_every(tenant))) as rows:
+        async with aclosing(admin.audit.export(tenant_id=tenant)) as rows:
             async for row in rows:
                 emit(row, as_json=True, text="")
 
@@ -150,10 +150,6 @@ def read_heads(source: Path) -> str:
         return raw[:most].decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("the file must be text in UTF-8", field="head") from None
-
-
-def _tenant_or_every(tenant: str | None) -> str:
-    return EVERY_TENANT if tenant is None else tenant
 
 
 def _row(each: AuditRow) -> dict[str, object]:

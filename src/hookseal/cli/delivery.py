@@ -47,7 +47,7 @@ _Id: TypeAlias = Annotated[
 @app.command(name="list")
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only deliveries of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only deliveries of this tenant; '*' is every tenant.")] = EVERY_TENANT,
     endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
     state: Annotated[
@@ -89,7 +89,7 @@ def list_(
     page = listed(
         start(READS),
         lambda admin: admin.deliveries.list(
-            tenant_id=EVERY_TENANT if tenant is None else tenant,
+            tenant_id=tenant,
             endpoint_id=endpoint,
             event_type=event_type,
             event_id=event_id,

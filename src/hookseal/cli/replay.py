@@ -116,7 +116,7 @@ def status(
     if replay is None and wait:
         raise Malformed("name the job to wait for: `hookseal replay list` shows their ids", field="replay")
     if replay is None:
-        _list(None, JobState.RUNNING, limit=50, cursor=None, wide=wide, as_json=as_json, none=_NONE_RUNS)
+        _list(EVERY_TENANT, JobState.RUNNING, limit=50, cursor=None, wide=wide, as_json=as_json, none=_NONE_RUNS)
         return
     job = call(start(READS), lambda admin: _get(admin, replay, until_it_has_ended=wait))
     emit(job, as_json=as_json, text=lambda: _facts_text(job))
@@ -125,7 +125,7 @@ def status(
 @app.command(name="list")
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only jobs of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only jobs of this tenant; '*' is every tenant.")] = EVERY_TENANT,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state: running, done or cancelled.")] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
@@ -178,12 +178,11 @@ def _states(states: Sequence[State] | None, *, all_states: bool) -> tuple[State,
 
 
 def _list(
-    tenant: str | None, state: JobState | None, *, limit: int, cursor: str | None, wide: bool, as_json: bool, none: str
+    tenant: str, state: JobState | None, *, limit: int, cursor: str | None, wide: bool, as_json: bool, none: str
 ) -> None:
-    owner = EVERY_TENANT if tenant is None else tenant
     page = listed(
         start(READS),
-        lambda admin: admin.replays.list(tenant_id=owner, state=state, limit=limit, cursor=cursor),
+        lambda admin: admin.replays.list(tenant_id=tenant, state=state, limit=limit, cursor=cursor),
         tenant=tenant,
     )
     emit_page(page, _COLUMNS, none=none, as_json=as_json, wide=wide, tenant=tenant, row=_row)

@@ -35,7 +35,7 @@ _IF_ALTERED: Final = "an altered row cannot be accepted: restore what it was (do
 @app.command()
 def check(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only endpoints of this tenant; '*' is every tenant.")] = EVERY_TENANT,
     as_json: Json = False,
 ) -> None:
     """List endpoints that contradict the audit log or their MACs; exit 1 if there is one. Their deliveries are held.
@@ -47,10 +47,7 @@ def check(
 
     Example: hookseal restore check --json
     """
-    page = call(
-        start(CHANGES),
-        lambda admin: admin.restores.check(tenant_id=EVERY_TENANT if tenant is None else tenant),
-    )
+    page = call(start(CHANGES), lambda admin: admin.restores.check(tenant_id=tenant))
     emit(page, as_json=as_json, text=lambda: _checked_text(page.items) if page.items else _AGREES)
     raise typer.Exit(1 if page.items else 0)
 

@@ -66,7 +66,7 @@ def add(
 @app.command(name="list")
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only tokens of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only tokens of this tenant; '*' is every tenant.")] = EVERY_TENANT,
     portal: Annotated[bool, typer.Option("--portal", help="Those of portals, in place of all others.")] = False,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
@@ -79,10 +79,9 @@ def list_(
 
     Example: hookseal token list --tenant acme
     """
-    owner = EVERY_TENANT if tenant is None else tenant
     page = listed(
         start(READS),
-        lambda admin: admin.tokens.list(tenant_id=owner, portal=portal, limit=limit, cursor=cursor),
+        lambda admin: admin.tokens.list(tenant_id=tenant, portal=portal, limit=limit, cursor=cursor),
         tenant=tenant,
     )
     columns = _PORTAL_COLUMNS if portal else _COLUMNS

@@ -278,6 +278,7 @@ def test_the_columns_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     [one] = page = (Listed(name="a", tenant_id="acme", more=1),)
     for options, expected in (
         ({}, "name  tenant id\na     acme\n"),
+        ({"tenant": "*"}, "name  tenant id\na     acme\n"),
         ({"wide": True}, "name  tenant id  more\na     acme       1\n"),
         ({"wide": True, "tenant": "acme"}, "name  more\na     1\n"),
         ({"tenant": "acme", "row": lambda each: {"name": each.more}}, "name\n1\n"),

@@ -57,7 +57,7 @@ app.command()(add)
 @app.command(name="list")
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only endpoints of this tenant; '*' is every tenant.")] = ids.EVERY_TENANT,
     enabled: Annotated[
         bool | None, typer.Option("--enabled/--disabled", help="Only enabled, or only disabled, endpoints.")
     ] = None,
@@ -78,11 +78,10 @@ def list_(
 
     Example: hookseal endpoint list --state failing --state held
     """
-    owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     page = listed(
         start(READS),
         lambda admin: admin.endpoints.list(
-            tenant_id=owner,
+            tenant_id=tenant,
             enabled=enabled,
             states=state or None,
             limit=limit,
@@ -113,7 +112,7 @@ def show(
 @app.command()
 def stats(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only endpoints of this tenant; '*' is every tenant.")] = ids.EVERY_TENANT,
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint; with --tenant.")] = None,
     state: Annotated[
         list[Trouble] | None,
@@ -138,13 +137,12 @@ def stats(
 
     Example: hookseal endpoint stats --state held --sort waiting
     """
-    if tenant is None and endpoint is not None:
+    if tenant == ids.EVERY_TENANT and endpoint is not None:
         raise Malformed("name the tenant of the endpoint, too", field="tenant_id")
-    owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     page = listed(
         start(READS),
         lambda admin: admin.endpoints.stats(
-            tenant_id=owner, endpoint_id=endpoint, states=state or None, sort=sort, limit=limit, cursor=cursor
+            tenant_id=tenant, endpoint_id=endpoint, states=state or None, sort=sort, limit=limit, cursor=cursor
         ),
         tenant=tenant,
     )

@@ -85,7 +85,7 @@ def reveal(
 @app.command()
 def purge(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only versions of this tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only versions of this tenant; '*' is every tenant.")] = ids.EVERY_TENANT,
     older_than: Annotated[
         str | None,
         typer.Option(
@@ -103,13 +103,12 @@ def purge(
 
     Example: hookseal secret purge --older-than 30d --dry-run
     """
-    owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     older_than_days = lasting(older_than, "d", "older_than")
 
     async def step(admin: Admin) -> Purge:
         with progress("versions destroyed", is_quiet=True) as report:
             return await admin.secrets.purge(
-                tenant_id=owner,
+                tenant_id=tenant,
                 actor=operator_name(),
                 older_than_days=older_than_days,
                 dry_run=dry_run,

@@ -12,6 +12,7 @@ from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.printing import option_of
 from hookseal.cli.shared.progress import progress_of_rows
 from hookseal.cli.shared.runtime import start
+from hookseal.ground.ids import EVERY_TENANT
 from hookseal.ground.literals import ProviderName
 
 _LEFT: Final = """\
@@ -22,7 +23,9 @@ SECRETS_RETIRED_RETENTION_DAYS: hookseal secret purge --older-than 0"""
 def move(
     *,
     to: Annotated[ProviderName, typer.Option("--to", metavar="PROVIDER", help="db, aws, gcp or openbao.")],
-    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant; the others follow later.")] = None,
+    tenant: Annotated[
+        str, typer.Option(help="Only endpoints of this tenant, and the others later; '*' is every tenant.")
+    ] = EVERY_TENANT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; count the endpoints.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -34,13 +37,13 @@ def move(
 
     Example: hookseal secret move --to openbao
     """
-    provider, owner = arguments.provider(to, "to"), arguments.optional(arguments.customer_id, tenant)
+    provider, owner = arguments.provider(to, "to"), arguments.customer_or_every(tenant)
 
     async def step(admin: Admin) -> MovedSecrets:
         with progress_of_rows("endpoints") as (report, on_progress):
             return await admin.secrets.move(
                 to=provider,
-                tenant_id=owner,
+                tenant_id=None if owner == EVERY_TENANT else owner,
                 dry_run=dry_run,
                 actor=operator_name(),
                 report=report,

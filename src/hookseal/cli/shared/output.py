@@ -26,6 +26,7 @@ from hookseal.cli.shared.printing import (
 )
 from hookseal.cli.shared.wrapping import SPACE
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.ids import EVERY_TENANT
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -78,7 +79,8 @@ class Columns:
     def shown(self, *, wide: bool, tenant: str | None = None) -> tuple[str, ...]:
         """Return the columns to show: without the tenant if all rows are of one `tenant`, which the command names."""
         columns = self.usual + self.more if wide else self.usual
-        return columns if tenant is None else tuple(column for column in columns if column != "tenant_id")
+        of_one = tenant not in {None, EVERY_TENANT}
+        return tuple(column for column in columns if column != "tenant_id") if of_one else columns
 
 
 def emit_page(
