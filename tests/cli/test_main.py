@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from typer.core import TyperCommand
 
 from hookseal import cli
 from hookseal.admin import Scope, Trouble
@@ -429,17 +431,24 @@ async def test_sigint_while_loading_exits_130(module: str, as_json: bool, tmp_pa
 
 
 def test_an_interrupt_says_whether_anything_changed() -> None:
-    """The message says if a command only reads or can be resumed; any other may have made its change."""
+    """The message says if a command only reads or can be resumed; any other may have made its change.
+
+    A command that has the needs of a reader only reads; one that has others with an option may change something.
+    """
     leaf = dict(leaves(typer.main.get_command(tree(None)), ""))
     assert {f" {' '.join(words)}" for words in KNOWN} <= leaf.keys()
     resumed = {
         name for name, command in leaf.items() if "continues where it stopped" in str(getattr(command, "help", ""))
     }
     assert resumed <= {f" {' '.join(words)}" for words, text in KNOWN.items() if text is CONTINUES}
-    reads = {
-        name for name in leaf if name.rpartition(" ")[2] in {"list", "show", "status", "why", "doctor", "attempts"}
+    reads_only = {f" {' '.join(words)}" for words, text in KNOWN.items() if text is READS_ONLY}
+    needs = {
+        name: {"READS", "CHANGES"} & {*inspect.unwrap(command.callback).__code__.co_names}
+        for name, command in leaf.items()
+        if isinstance(command, TyperCommand) and command.callback is not None
     }
-    assert reads <= {f" {' '.join(words)}" for words, text in KNOWN.items() if text is READS_ONLY}
+    assert {name for name, named in needs.items() if named == {"READS"}} <= reads_only
+    assert not {name for name, named in needs.items() if named == {"READS", "CHANGES"}} & reads_only
     for arguments, text in (
         (["--json", "audit", "verify", "--tenant", "acme"], READS_ONLY),
         (["replay", "status", "0123", "--wait"], READS_ONLY),

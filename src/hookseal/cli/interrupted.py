@@ -14,7 +14,7 @@ _COMMANDS: Final = {
         *("check", "verify", "audit list", "audit verify", "audit heads", "audit export", "db status", "delivery list"),
         *("delivery show", "endpoint list", "endpoint show", "endpoint public-key", "key status", "key versions"),
         *("producer list", "restore check", "secret versions", "delivery why", "endpoint stats", "event list"),
-        *("event show", "find", "listen", "replay list", "replay status", "status", "tenant list", "top", "doctor"),
+        *("find", "listen", "replay list", "replay status", "status", "tenant list", "top", "doctor"),
         *("delivery attempts", "event-type list", "token list", "up env"),
     ),
     CONTINUES: (
