@@ -16,7 +16,6 @@ from hookseal.ground.clock import SystemClock
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import revision
 from hookseal.worker.resources import Resources, opened
-from hookseal.worker.run import run
 from tests.cli.listeners import black_hole, closed_port, refusing
 from tests.doubles.stored import begin
 from tests.worker.environment import settings
@@ -242,11 +241,3 @@ async def test_a_timeout_longer_than_the_drain_is_refused(pool: Pool, database_u
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     async with opening(settings(database_url, redis_url, **short)):
         pass
-
-
-async def test_a_busy_port_names_the_setting(pool: Pool, database_url: str, redis_url: str) -> None:
-    """A worker whose probes cannot listen does not start; the error names the port and the setting."""
-    await begin(pool)
-    async with black_hole() as (port, _):
-        with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port} .*HOOKSEAL_HEALTH_PORT"):
-            await run(settings(database_url, redis_url, HOOKSEAL_HEALTH_PORT=str(port)))
