@@ -16,6 +16,7 @@ import msgspec
 from hookseal.config.settings import Health
 from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
 from hookseal.ground.log import logger
+from hookseal.worker.listening import url_of
 from hookseal.worker.periodic import Passes, retrieve_exception
 
 M = TypeVar("M")
@@ -81,8 +82,7 @@ class Port:
                 f"the probes cannot listen on {host}:{port} ({type(error).__name__}): "
                 "free the port or set HOOKSEAL_HEALTH_PORT"
             ) from None
-        bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        return url_of(self._server.sockets[0])
 
     async def close(self) -> None:
         """Stop listening, and close every connection."""

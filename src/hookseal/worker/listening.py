@@ -1,4 +1,4 @@
-"""The socket of the HTTP API: opened once, also for several processes that accept its connections."""
+"""The socket of the HTTP API, opened once, also for several processes; and the url of a socket that listens."""
 
 import socket
 from typing import Final
