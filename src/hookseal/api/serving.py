@@ -4,13 +4,12 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO, cast
 
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client import Metric as Family
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookseal.admin.admin import Admin
@@ -25,7 +24,7 @@ from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.log import logger
 from hookseal.worker.health import Opening, Probes, on_port
 from hookseal.worker.listening import BACKLOG, of_the_api, url_of
-from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scraped
+from hookseal.worker.metrics.runtime import Figures, Kind, Metric
 from hookseal.worker.stopping import on_stop, print_ready
 from hookseal.worker.tracing import tracer_provider
 
@@ -173,13 +172,12 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
 
-class Meter:
+class Meter(Figures):
     """Counts requests, statements that publish, and their time."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self._clock = clock
-        self._registry = CollectorRegistry()
-        collect_runtime(self._registry)
         self._requests = Counter(REQUESTS.name, REQUESTS.text, tuple(REQUESTS.labels), registry=self._registry)
         self._duration = self._histogram(DURATION)
         self._publishing = self._histogram(PUBLISH_DURATION)
@@ -218,11 +216,3 @@ class Meter:
                 self._duration.observe(self._clock.monotonic() - began)
 
         return counted
-
-    def families(self) -> Iterable[Family]:
-        """Return every metric, also those of the process itself."""
-        return self._registry.collect()
-
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return the figures in the format that the `Accept` header asks for, and its content type."""
-        return scraped(self._registry, accept)

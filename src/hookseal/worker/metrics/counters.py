@@ -1,13 +1,13 @@
 """Counts what happens in this worker, reads what is measured elsewhere, and renders both for Prometheus."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, assert_never
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from hookseal.dispatcher.core.model import Outcome, State, Verdict, WaitingFor
 from hookseal.dispatcher.core.replay_job import Tally
@@ -28,7 +28,7 @@ from hookseal.worker.metrics.definitions import (
     RungBy,
     SkippedBecause,
 )
-from hookseal.worker.metrics.runtime import PROCESSES, Kind, Metric, collect_runtime, scraped
+from hookseal.worker.metrics.runtime import PROCESSES, Figures, Kind, Metric
 from hookseal.worker.recorder import Circuit
 from hookseal.worker.saturation import Statement
 
@@ -38,13 +38,14 @@ _UNLABELLED: Final = ""
 _BUILD: Final[Mapping[tuple[str, ...], float]] = {(VERSION, EXPECTED): 1.0}
 
 
-class WorkerMeter(Collector):
+class WorkerMeter(Figures, Collector):
     """The `Meter` of the dispatcher, and of every loop of a worker.
 
     Counters begin at zero for every value of their label, so that Prometheus sees the first increase, too.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._histograms = {
             metric.name: Histogram(
                 metric.name, metric.text, tuple(metric.labels), buckets=metric.buckets, registry=None
@@ -78,9 +79,7 @@ class WorkerMeter(Collector):
             PROCESSES.name: lambda: 1.0,
             definitions.BUILD_INFO.name: lambda: _BUILD,
         }
-        self._registry = CollectorRegistry()
         self._registry.register(self)
-        collect_runtime(self._registry)
 
     def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None, was_held: bool = False) -> None:
         """Count an attempt of this duration; `first_after` is the time from publish to a first attempt.
@@ -182,14 +181,6 @@ class WorkerMeter(Collector):
     def watch(self, metric: Metric, read: Callable[[], Reading]) -> None:
         """Read this metric by `read` at every scrape: a number, one for each label value, or None for no sample."""
         self._readings[metric.name] = read
-
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return the figures in the format that the `Accept` header asks for, and its content type."""
-        return scraped(self._registry, accept)
-
-    def families(self) -> Iterable[Family]:
-        """Return every metric that has a value, and those of the process itself."""
-        return self._registry.collect()
 
     def collect(self) -> Iterator[Family]:
         """Yield every metric of hookseal that has a value."""

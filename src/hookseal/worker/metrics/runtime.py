@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
@@ -97,11 +98,22 @@ RUNTIME: Final = (
 )
 
 
-def collect_runtime(registry: CollectorRegistry) -> None:
-    """Have the registry report the metrics of `RUNTIME` for this process."""
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+class Figures:
+    """The figures of this process, in a registry of its own: those of `RUNTIME`, and what a subclass registers."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def families(self) -> Iterable[Family]:
+        """Return every metric that has a value."""
+        return self._registry.collect()
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return the figures in the format that the `Accept` header asks for, and its content type."""
+        return scraped(self._registry, accept)
 
 
 def scraped(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
-from prometheus_client.registry import CollectorRegistry
 
 from hookseal.config.load import SplitEnvironment
 from hookseal.config.settings import Settings
@@ -16,7 +15,7 @@ from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.log import logger
 from hookseal.worker.health import Port, Reply, answer
 from hookseal.worker.listening import url_of
-from hookseal.worker.metrics.runtime import RUNTIME, Ending, aggregations, collect_runtime
+from hookseal.worker.metrics.runtime import RUNTIME, Ending, Figures, aggregations
 from hookseal.worker.processes import health
 from hookseal.worker.processes.health import families, merged, rendered, restart_counts
 from hookseal.worker.processes.messages import Start, Topic
@@ -58,8 +57,7 @@ class Parent:
         self._log: Any = logger()
         self._stop = asyncio.Event()
         self._url = ""
-        self._registry = CollectorRegistry()
-        collect_runtime(self._registry)
+        self._own = Figures()
         self._slots = [
             Slot(number, self._start, stop=self._stop, clock=self._clock, log=self._log)
             for number in range(1, count + 1)
@@ -185,7 +183,7 @@ class Parent:
         counted: Counter[Ending] = Counter()
         for slot in self._slots:
             counted.update(slot.restarts)
-        own = [*families(self._registry.collect(), _AGGREGATIONS), restart_counts(counted)]
+        own = [*families(self._own.families(), _AGGREGATIONS), restart_counts(counted)]
         figures = merged([*(part for of_slot in parts for part in of_slot), own])
         body, content_type = rendered(figures, accept)
         return Reply(status=200, body=body, content_type=content_type)
