@@ -1,6 +1,5 @@
 """Moves secrets to another provider, audited: each endpoint in one transaction, then the installation's own."""
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -73,15 +72,10 @@ async def move_all(
         place = {"tenant_id": found.tenant_id, "endpoint_id": found.endpoint_id}
         await tally.attempt(operator, place, work(operator, found))
 
-    await side_by_side(operator, further, _pointers(operator, tenant), one)
+    await side_by_side(operator, further, pointer.iterate(operator.connection, tenant), one)
     tally.end()
     has_own = not is_dry and tenant is None and not tally.failures
     return MovedAll(tally=tally, own=tuple(await move_own(operator, to)) if has_own else ())
-
-
-async def _pointers(operator: Operator, tenant: TenantId | None) -> AsyncGenerator[Pointer, None]:
-    async for found in pointer.iterate(operator.connection, tenant):
-        yield found
 
 
 async def require_movable(operator: Operator, to: Provider) -> None:

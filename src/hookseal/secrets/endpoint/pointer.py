@@ -1,7 +1,7 @@
 """Reads, locks and moves the pointer of an endpoint. Each move raises the generation and writes a new MAC."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -62,7 +62,7 @@ async def lock(connection: Connection, *, tenant: TenantId, endpoint_id: Endpoin
     return Pointer(**row)
 
 
-async def iterate(source: Executor, tenant: TenantId | None = None) -> AsyncIterator[Pointer]:
+async def iterate(source: Executor, tenant: TenantId | None = None) -> AsyncGenerator[Pointer, None]:
     """Yield the pointers of one tenant, or of all, ordered by tenant and id. Raises `SecretUnavailable`."""
     after = ("", "00000000-0000-0000-0000-000000000000")
     while True:
