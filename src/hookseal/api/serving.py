@@ -63,7 +63,7 @@ async def run(
     extended: Callable[[Admin, ASGIApp], ASGIApp] = lambda _admin, api: api,
     output: TextIO = sys.stdout,
     clock: Clock | None = None,
-    opening: "Opening[Meter] | None" = None,
+    opening: Opening | None = None,
     server: socket.socket | None = None,
 ) -> None:
     """Serve the API until SIGTERM or SIGINT; afterwards every request that was begun has been answered.

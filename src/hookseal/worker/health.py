@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -17,9 +17,8 @@ from hookseal.config.settings import Health
 from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
 from hookseal.ground.log import logger
 from hookseal.worker.listening import url_of
+from hookseal.worker.metrics.runtime import Figures
 from hookseal.worker.periodic import Passes, retrieve_exception
-
-M = TypeVar("M")
 
 MOST_CONNECTIONS: Final = 64
 CONNECTION_SECONDS: Final = 10.0  # to ask, and to be answered
@@ -277,15 +276,14 @@ class Probes:
         return listening, await listening.serve(host, port)
 
 
-# Makes the probes, and the metrics of the meter `M`, reachable. Returns the object that ends this, and the url for the
-# ready line.
-Opening: TypeAlias = Callable[[Probes, M], Awaitable[tuple[Closing, str]]]
+# Makes the probes and figures reachable. Returns the object that ends this, and the url for the ready line.
+Opening: TypeAlias = Callable[[Probes, Figures], Awaitable[tuple[Closing, str]]]
 
 
-def on_port(health: Health) -> Opening[object]:
-    """Return what makes probes, and the metrics of their `scrape`, reachable on this port."""
+def on_port(health: Health) -> Opening:
+    """Return what makes probes, and the figures of their `scrape`, reachable on this port."""
 
-    async def opening(probes: Probes, _meter: object) -> tuple[Closing, str]:
+    async def opening(probes: Probes, _figures: Figures) -> tuple[Closing, str]:
         return await probes.serve(health.host, health.port)
 
     return opening

@@ -27,7 +27,7 @@ from hookseal.worker.heartbeat import Load
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics import definitions
-from hookseal.worker.metrics.counters import WorkerMeter, watch_records, watch_secrets
+from hookseal.worker.metrics.counters import watch_records, watch_secrets
 from hookseal.worker.periodic import Passes
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import Movement, RingHandler
@@ -43,7 +43,7 @@ async def run(
     *,
     output: TextIO = sys.stdout,
     clock: Clock | None = None,
-    opening: Opening[WorkerMeter] | None = None,
+    opening: Opening | None = None,
     with_arq: bool = False,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; afterwards nothing is in flight and every lease is given back.
@@ -218,7 +218,7 @@ class _Worker:
         watch_records(resources.meter, resources.circuit)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)
 
-    async def until(self, stop: asyncio.Event, output: TextIO, opening: Opening[WorkerMeter]) -> None:
+    async def until(self, stop: asyncio.Event, output: TextIO, opening: Opening) -> None:
         """Serve until `stop` is set, then drain."""
         port, url = await opening(self._probes, self._meter)
         running: dict[str, Loop] = {

@@ -7,15 +7,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from prometheus_client import Metric as Collected
 
 from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground.log import logger, why
 from hookseal.worker.health import CHECK_SECONDS, SCRAPE_SECONDS, Opening, Probes
 from hookseal.worker.metrics.definitions import METRICS
-from hookseal.worker.metrics.runtime import RUNTIME, Metric, aggregations
+from hookseal.worker.metrics.runtime import RUNTIME, Figures, Metric, aggregations
 from hookseal.worker.periodic import retrieve_exception
 from hookseal.worker.processes.health import families
 from hookseal.worker.processes.messages import (
@@ -36,14 +35,6 @@ from hookseal.worker.processes.messages import (
 )
 
 _START_SECONDS: Final = 10.0  # the parent writes as soon as it has started us
-
-
-class Measured(Protocol):
-    """What counts and measures in a process."""
-
-    def families(self) -> Iterable[Collected]:
-        """Return every metric that has a value, and those of the process itself."""
-        ...
 
 
 class ParentProcess:
@@ -72,7 +63,7 @@ class ParentProcess:
         except (OSError, ValueError):
             return
 
-    def opening(self, health_url: str, metrics: Iterable[Metric] = METRICS) -> tuple[Opening[Measured], io.StringIO]:
+    def opening(self, health_url: str, metrics: Iterable[Metric] = METRICS) -> tuple[Opening, io.StringIO]:
         """Return the function that connects the probes to the parent, and the output for the ready line.
 
         `metrics` are those of the process, beside those that every one has.
@@ -80,10 +71,10 @@ class ParentProcess:
         output = _Output()
         merging = aggregations((*metrics, *RUNTIME))
 
-        async def opened(probes: Probes, meter: Measured) -> tuple["Answering", str]:
+        async def opened(probes: Probes, figures: Figures) -> tuple["Answering", str]:
             channel = await channel_on(self._socket.dup(), to_process)
             output.send = channel.send
-            return Answering(channel, probes, lambda: families(meter.families(), merging)), health_url
+            return Answering(channel, probes, lambda: families(figures.families(), merging)), health_url
 
         return opened, output
 
