@@ -167,6 +167,7 @@ async def test_rotating(world: World, receiver: Receiver, reader: Reader) -> Non
         "ID": lambda: key_in("next.key"),
         "OLD": lambda: key_in("master.key"),
     }
+    reader.codes = {"hookseal endpoint end-overlap": 1}  # this receiver verifies nothing, so the overlap goes on
     await reader.follow("docs/guide/rotating.md")
 
     async with world.worker(SECRETS_MASTER_KEY="", SECRETS_MASTER_KEY_FILE=str(reader.shell.folder / "next.key")):
