@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-
 from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground.log import logger, why
 from hookseal.worker.health import CHECK_SECONDS, SCRAPE_SECONDS, Opening, Probes

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
-
 from hookseal.config.load import SplitEnvironment
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import Clock, SystemClock
