@@ -238,6 +238,7 @@ async def test_a_running_up_is_protected_and_may_be_killed(terminal: Terminal) -
     assert "nothing is up" in failed.json["error"]["message"]
     async with terminal.up() as (process, again):
         assert (401, 200) == (await answer(again, first["token"]), await answer(again, again["token"]))
+        assert (await secret_of_a_new_endpoint(again)).startswith("whsec_")
         assert 0 == (await ended(process, signal.SIGHUP))[0]
 
 
@@ -248,6 +249,17 @@ async def portal_access(ready: dict[str, Any]) -> str:
         assert 200 == answered.status_code, answered.text
         url: str = answered.json()["url"]
         return url
+
+
+async def secret_of_a_new_endpoint(ready: dict[str, Any]) -> str:
+    """Add an endpoint over the API and ask for its secret, as a script for the client of Svix does at once."""
+    api = ready["api_url"] + "/api/v1/app/acme/endpoint"
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ready['token']}"}) as client:
+        added = await client.post(api, json={"url": "http://127.0.0.1:9/"})
+        answered = await client.get(f"{api}/{added.json()['id']}/secret")
+        assert 200 == answered.status_code, answered.text
+        key: str = answered.json()["key"]
+        return key
 
 
 async def status_of(url: str) -> int:

@@ -34,8 +34,7 @@ def up(
     endpoint with its url verifies the request. If it does not, the answer is 401, else 204.
 
     It also prints links to the pages of a customer and of an operator, a token for the HTTP API, and two commands that
-    use it. The token, for every tenant with the scopes read, publish, manage and operate, is made once for the folder,
-    and again if you revoke it.
+    use it. The token, for every tenant and with every scope, is made once for the folder, and again if you revoke it.
 
     It has settings of its own, and says which of your HOOKSEAL_ and SECRETS_ variables it does not use.
 

@@ -17,7 +17,6 @@ from hookseal.demo import state
 from hookseal.demo.installation import WHO, Installation, install, not_used
 from hookseal.demo.process import STOP_SECONDS, api_process, worker_process
 from hookseal.demo.sink import Judge, delivery_of, run_sink
-from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES
 from hookseal.embedded.server import HOST
 from hookseal.embedded.stack import stack
 from hookseal.errors import HooksealError, NotFound, Unavailable, with_advice
@@ -34,7 +33,7 @@ from hookseal.secrets.core.signing import public_key_of
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
 _NAME: Final = "up"  # of the token
-_SCOPES: Final = (*DEFAULT_SCOPES, Scope.OPERATE)  # of the token
+_SCOPES: Final = tuple(sorted(ALL))  # of the token
 _CUSTOMER: Final = "acme"  # whose pages the link opens: that of the commands which `up` prints
 _LINK_SECONDS: Final = 604_800
 # Whom the links let in: the tenant of each, and the scopes.
