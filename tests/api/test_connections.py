@@ -184,6 +184,15 @@ async def test_a_body_that_nobody_reads_must_end_in_time(head: bytes) -> None:
         writer.close()
 
 
+async def test_a_connection_that_says_nothing_behind_a_late_body_is_closed() -> None:
+    async with listening(Connections(head_seconds=0.3)) as (_, port):
+        reader, writer = await opened(port, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+        await reader.readuntil(b"here")
+        writer.write(b"body")
+        assert b"" == await rest(reader)
+        writer.close()
+
+
 async def test_what_is_no_http_is_refused_in_json() -> None:
     async with listening(Connections()) as (_, port):
         reader, writer = await opened(port, b"\x16\x03\x01 nonsense\r\n\r\n")

@@ -144,11 +144,11 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Wait for the next request, if this one has been answered already."""
+        """Wait for the head of the next request, as of a first one, if this one has been answered already."""
         super().on_message_complete()
         if self._is_within_body:
             self._is_within_body = False
-            self._head.end()
+            self._head.begin(self._limits.head_seconds)  # the bytes of the body have ended uvicorn's time without one
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of this one, and for the client to read the answer."""
