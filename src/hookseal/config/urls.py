@@ -206,8 +206,8 @@ def _unreadable(name: str, error: Exception, variable: str) -> Exception:
 LISTEN_URL: Final = "HOOKSEAL_LISTEN_URL"
 
 _REDIS_URL: Final = "REDIS_URL"
-_TRUE: Final = ("true", "True", "yes", "1")
-_BOOLEAN: Final = (*_TRUE, "false", "False", "no", "0")  # the client would take any other word for true
+_TRUE: Final = ("true", "yes", "1")
+_BOOLEAN: Final = (*_TRUE, "false", "no", "0")  # in any case; the client would take any other word for true
 # What the client of Redis takes from its url. The tuple has the allowed values; () allows any.
 REDIS_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "client_name": (),
@@ -325,8 +325,9 @@ def _require_parameters_of_redis(parts: SplitResult) -> None:
             raise parameter_problem(name, "which is for TLS: write rediss:// or valkeys://, or remove it", _REDIS_URL)
         if name in _REDIS_FORMS and _REDIS_FORMS[name][0].fullmatch(value) is None:
             raise parameter_problem(name, f"which must be {_REDIS_FORMS[name][1]}: correct it", _REDIS_URL)
-        if REDIS_SUPPORTED[name]:
-            _one_of(name, value, {each: each for each in REDIS_SUPPORTED[name]}, _REDIS_URL)
+        if words := REDIS_SUPPORTED[name]:
+            word = value.lower() if words is _BOOLEAN else value
+            _one_of(name, word, {each: each for each in words}, _REDIS_URL)
     _require_tls_of_redis(values)
 
 
@@ -350,7 +351,7 @@ def _require_tls_of_redis(values: Mapping[str, str]) -> None:
             raise parameter_problem(name, f"which needs {other}: add it (one file may have both)", _REDIS_URL)
     if "ssl_certfile" in values:
         _require_identity("ssl_certfile", "ssl_keyfile", values, _REDIS_URL)
-    if values.get("ssl_cert_reqs") == "none" and values.get("ssl_check_hostname") in _TRUE:
+    if values.get("ssl_cert_reqs") == "none" and values.get("ssl_check_hostname", "").lower() in _TRUE:
         why = "which needs ssl_cert_reqs=required: correct or remove one of the two"
         raise parameter_problem("ssl_check_hostname", why, _REDIS_URL)
 
