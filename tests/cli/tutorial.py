@@ -26,16 +26,16 @@ _REPEATED: Final = {
     "hookseal delivery list --tenant acme": "delivered",
     "hookseal delivery show DELIVERY_ID": "delivered",
 }
-# What each step must show, and in which terminal.
+# What each step must show, and in which terminal. Two spaces stand before `verified`, and not before `not verified`.
 _SHOWN: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "1. Install": (),
     "2. Start everything": (("servers", r"^probes "),),
-    "3. Publish": (("commands", r'"deliveries":1\}'), ("servers", r"^received .* verified, ")),
+    "3. Publish": (("commands", r'"deliveries":1\}'), ("servers", r"^received .*  verified, ")),
     "4. Receive and verify": (("customer", r'^received .*"number":2\}'), ("commands", "Unauthorized")),
     "5. Retry and replay": (("commands", "hookseal delivery replay "), ("customer", r'^received .*"number":3\}')),
     "6. Rotate the secret": (("customer", r'^received .*"number":4\}'), ("commands", r"\bswitched\b")),
     "7. Several tenants": (
-        ("servers", r"^received  /globex .* verified, "),
+        ("servers", r"^received  /globex .*  verified, "),
         ("customer", r'^received .*"number":6\}'),
         ("commands", "you have no such webhook"),
     ),
