@@ -203,6 +203,25 @@ async def test_what_is_no_http_is_refused_in_json() -> None:
     assert answered.endswith(b'{"code":"bad_request","detail":"Invalid HTTP request received."}')
 
 
+@pytest.mark.parametrize("before", [REQUEST, REQUEST + b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"])
+async def test_what_is_no_http_is_not_answered_in_place_of_a_request_in_work(before: bytes) -> None:
+    async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(Connections(), never) as (_, port):
+        reader, writer = await opened(port, before + b"\x16\x03\x01 nonsense\r\n\r\n")
+        assert b"" == await rest(reader)
+        writer.close()
+
+
+async def test_a_body_that_is_no_http_is_refused() -> None:
+    async with listening(Connections(), echo) as (_, port):
+        reader, writer = await opened(port, b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(b"nonsense\r\n")
+        assert (await rest(reader)).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
 async def test_an_answer_that_nobody_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.3)
     async with listening(Connections()) as (server, port):

@@ -163,8 +163,11 @@ class Connection(HttpToolsProtocol):
             self._answer.begin(ANSWER_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request that is no HTTP, in JSON as everything else."""
-        self._refuse(400, msg)
+        """Refuse what is no HTTP, in JSON as everything else, unless it would be taken for the answer to a request."""
+        if self in self._limits.waiting or (self.cycle.more_body and not self.pipeline):
+            self._refuse(400, msg)
+        else:
+            self.transport.abort()
 
     def _late(self) -> None:
         if self._head_bytes:
