@@ -249,6 +249,19 @@ async def test_a_replay_is_counted_started_and_cancelled(
     assert 404 == (await client.post("/api/hookseal/v1/background-task/acme.none/cancel")).status_code
 
 
+async def test_a_task_that_is_listed_can_be_read(
+    client: httpx.AsyncClient, admin: Admin, installation: Installation
+) -> None:
+    """An access for every tenant sees those of operational webhooks, too."""
+    endpoint_id = await rows.endpoint(installation.pool, tenant="_operator")
+    await rows.delivery(installation.pool, endpoint_id, tenant="_operator", state="dead_letter")
+    job = await admin.replays.start(tenant_id="_operator", actor="test")
+    [listed] = (await client.get("/api/v1/background-task")).json()["data"]
+
+    assert f"_operator.{job.replay_id}" == listed["id"]
+    assert listed == (await client.get(f"/api/v1/background-task/{listed['id']}")).json()
+
+
 async def test_the_audit_log_of_a_tenant_is_listed(client: httpx.AsyncClient) -> None:
     """The newest row first, by page, and by the kind of change; who did it without the database role."""
     for name in ("a", "b", "c"):

@@ -172,7 +172,7 @@ def _of_id(asked: Asked[Any, Any], task_id: str) -> tuple[str, str]:
     """Return the tenant and the job that the id names. Raises `Problem` if it is of another tenant."""
     tenant, _, job = task_id.rpartition(".")
     try:
-        tenant = ids.tenant_id(tenant)
+        tenant = ids.owner_id(tenant)
     except Malformed:
         raise problems.absent() from None
     require_tenant(asked.access, tenant)
