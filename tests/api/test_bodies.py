@@ -232,15 +232,22 @@ class Coming:
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
 
-async def _read(bodies: Bodies, coming: Coming) -> bytes:
-    async with bodies.held(coming.request, 100) as body:
+async def _read(bodies: Bodies, coming: Coming, of: str = "acme") -> bytes:
+    async with bodies.held(coming.request, 100, of=of) as body:
         return body
+
+
+def _sent(body: bytes) -> Coming:
+    coming = Coming()
+    coming.send(body)
+    coming.send(None)
+    return coming
 
 
 async def test_bodies_that_come_at_once_have_a_limit_together() -> None:
     """A body that would exceed it is refused in a way that clients repeat; the others go on, and then there is room."""
-    bodies = Bodies(most=10)
-    slow, refused, later = Coming(), Coming(), Coming()
+    bodies = Bodies(most=20)
+    slow, refused = Coming(), Coming()
     first = asyncio.create_task(_read(bodies, slow))
     slow.send(b"12345678")
     await asyncio.sleep(0)
@@ -249,23 +256,28 @@ async def test_bodies_that_come_at_once_have_a_limit_together() -> None:
         await _read(bodies, refused)
     slow.send(None)
     assert b"12345678" == await first
-    later.send(b"1234567890")
-    later.send(None)
 
-    assert b"1234567890" == await _read(bodies, later)
+    assert b"1234567890" == await _read(bodies, _sent(b"1234567890"))
     assert (503, "busy", "1") == (caught.value.status, caught.value.code, caught.value.headers["retry-after"])
 
 
 async def test_a_body_counts_until_its_request_is_answered() -> None:
     """While PostgreSQL is slow, the bodies of the requests that wait for it have the same limit together."""
-    bodies = Bodies(most=10)
-    waiting, refused, later = Coming(), Coming(), Coming()
-    for coming in (waiting, refused, later):
-        coming.send(b"12345678")
-        coming.send(None)
-    async with bodies.held(waiting.request, 100) as body:
+    bodies = Bodies(most=20)
+    async with bodies.held(_sent(b"12345678").request, 100, of="acme") as body:
         assert b"12345678" == body
         with pytest.raises(Problem, match="too many bodies"):
-            await _read(bodies, refused)
+            await _read(bodies, _sent(b"12345678"))
 
-    assert b"12345678" == await _read(bodies, later)
+    assert b"12345678" == await _read(bodies, _sent(b"12345678"))
+
+
+async def test_the_bodies_of_one_tenant_leave_room_for_another() -> None:
+    """A tenant with its share, as much as is free beside it, is refused; another one is served."""
+    bodies = Bodies(most=20)
+    async with bodies.held(_sent(b"1234567890").request, 100, of="acme"):
+        with pytest.raises(Problem, match="too many bodies"):
+            await _read(bodies, _sent(b"1"))
+        assert b"12345" == await _read(bodies, _sent(b"12345"), "globex")
+        with pytest.raises(Problem, match="too many bodies"):
+            await _read(bodies, _sent(b"123456"), "globex")

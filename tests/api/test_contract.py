@@ -14,6 +14,7 @@ from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
 from tests.api.conftest import signed_in
 from tests.doubles.applications import served
+from tests.worker.waiting import eventually
 
 MESSAGE = {"eventType": "invoice.paid", "payload": {"id": 1}}
 FORMS = {
@@ -166,6 +167,31 @@ async def test_a_body_that_stops_is_answered_in_time(
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"timeout"' in answer
+
+
+async def test_a_body_counts_for_the_tenant_of_its_path(
+    admin: Admin, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with one token for every tenant: what is in work for one refuses nothing of another."""
+    monkeypatch.setattr("hookseal.api.application.Bodies", partial(bodies.Bodies, most=100))
+    async with served(app(admin, publisher, who=signed_in)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /api/v1/app/acme/msg HTTP/1.1\r\nhost: x\r\nauthorization: Bearer every\r\n"
+            b"content-type: application/json\r\ncontent-length: 100\r\n\r\n" + b" " * 50
+        )
+        async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer every"}) as client:
+
+            async def status(tenant: str) -> int:
+                return (await client.post(f"/api/v1/app/{tenant}/msg", json={})).status_code
+
+            async def is_refused() -> bool:
+                return await status("acme") == 503
+
+            await eventually(is_refused)
+            assert 422 == await status("globex")
+        writer.close()
 
 
 async def test_pages_of_foreign_origins_are_refused_in_the_same_form(admin: Admin, publisher: Publisher) -> None:

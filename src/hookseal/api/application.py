@@ -146,7 +146,8 @@ class _Calls:
         access, tenant = await self._allowed(call, request) if call.scopes else (NOBODY, "")
         given = request.query_params.multi_items() if request.scope["query_string"] else ()
         query = self._shapes[call.query].parameters(given)
-        async with nullcontext(b"") if call.body is None else self._bodies.held(request, call.most) as raw:
+        of = tenant or access.tenant_id or access.caller
+        async with nullcontext(b"") if call.body is None else self._bodies.held(request, call.most, of=of) as raw:
             body = None if call.body is None else self._shapes[call.body].decoded(raw)
             asked = Asked(
                 admin=self._admin,

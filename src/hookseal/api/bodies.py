@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
 
@@ -62,19 +62,23 @@ def header(request: Request, name: bytes) -> str | None:
 
 
 class Bodies:
-    """Reads bodies, and bounds what those of all requests in work have in memory."""
+    """Reads bodies, and bounds what those of all requests in work have in memory.
+
+    Those of one tenant have at most as much as is free beside them: half of it if the tenant is alone, and two tenants
+    have a third each.
+    """
 
     def __init__(self, *, most: int = MOST_BYTES_AT_ONCE, seconds: float = BODY_SECONDS) -> None:
-        self._most = most
+        self._free = most
         self._seconds = seconds
-        self._held = 0
+        self._held: dict[Hashable, int] = {}
 
     @asynccontextmanager
-    async def held(self, request: Request, most: int, *, media: str = JSON) -> AsyncIterator[bytes]:
-        """Give the body, of which no more than `most` bytes are read. It counts until the block ends.
+    async def held(self, request: Request, most: int, *, of: Hashable, media: str = JSON) -> AsyncIterator[bytes]:
+        """Give the body, of which no more than `most` bytes are read. It counts until the block ends, as one `of` them.
 
-        Raises `Problem` if it is longer, is no JSON or no form by its type (`media`), does not come in time, or if too
-        much is in work.
+        `of` is the tenant, or what stands for one. Raises `Problem` if the body is longer, is no JSON or no form by its
+        type (`media`), does not come in time, or if too much is in work.
         """
         encoding = header(request, b"content-encoding")
         if encoding is not None and encoding.lower() != "identity":
@@ -82,33 +86,41 @@ class Bodies:
         declared = header(request, b"content-length") or ""
         if declared.isdigit() and int(declared) > most:
             raise _too_long(most)
-        body = await self._read(request, most)
+        body = await self._read(request, most, of)
         try:
             if body and not _MEDIA[media].fullmatch(header(request, b"content-type") or ""):
                 raise Problem(415, "unsupported_media_type", f"the content type must be {media}")
             yield body
         finally:
-            self._held -= len(body)
+            self._count(of, -len(body))
 
-    async def _read(self, request: Request, most: int) -> bytes:
+    async def _read(self, request: Request, most: int, of: Hashable) -> bytes:
         """Return the body, which counts from now on. If this raises, nothing of it does."""
         body, is_whole = bytearray(), False
         try:
             async with asyncio.timeout(self._seconds):
                 async for chunk in request.stream():
-                    self._held += len(chunk)
+                    self._count(of, len(chunk))
                     body += chunk
                     if len(body) > most:
                         raise _too_long(most)
-                    if self._held > self._most:
+                    if self._held.get(of, 0) > self._free:
                         raise Problem(503, "busy", "too many bodies come at once: try again", headers=CLOSE | RETRY)
             is_whole = True
         except TimeoutError:
             raise Problem(408, "timeout", f"the body must come within {self._seconds:g} s", headers=CLOSE) from None
         finally:
             if not is_whole:
-                self._held -= len(body)
+                self._count(of, -len(body))
         return bytes(body)
+
+    def _count(self, of: Hashable, size: int) -> None:
+        """Count so many bytes more, or less."""
+        self._free -= size
+        if held := self._held.get(of, 0) + size:
+            self._held[of] = held
+        else:
+            self._held.pop(of, None)
 
 
 async def discard(request: Request) -> None:

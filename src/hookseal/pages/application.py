@@ -217,7 +217,8 @@ class _Pages:
         """Return the form, which a page of ours has sent for this visitor. Raises `Problem`."""
         if not guard.is_own(request.headers, site) or kept is None:
             raise Problem(403, "other_site", "")
-        async with self._bodies.held(request, MOST_BYTES, media=FORM) as body:
+        of = access.tenant_id or access.caller
+        async with self._bodies.held(request, MOST_BYTES, of=of, media=FORM) as body:
             form = parsed(body)
         if not guard.is_token(form.text(NAME), guard.token(kept, access.tenant_id, access.actor)):
             raise Problem(403, "other_site", "")
