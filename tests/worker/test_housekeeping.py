@@ -12,7 +12,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from hookseal.operations import operator
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.rotation import retire_ended_overlap, take_turn
 from hookseal.operations.operator import Operator
@@ -22,7 +24,7 @@ from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose
 from hookseal.secrets.store import retention
 from hookseal.worker import maintenance
-from hookseal.worker.maintenance import Housekeeping, HousekeepingRules
+from hookseal.worker.maintenance import FailureLog, Housekeeping, HousekeepingRules
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles import moved_clock
@@ -335,7 +337,7 @@ async def test_a_locked_row_is_left_for_later(scene: Scene, monkeypatch: pytest.
     for number in range(2):
         await scene.scheduling.endpoint(days=30, number=number)
     await scene.scheduling.pass_(29 * DAY)
-    monkeypatch.setattr("hookseal.operations.operator._LIMITS", "SET LOCAL lock_timeout = '50ms'")
+    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
     keeper = await scene.keeper(FakeClock())
     with capture_logs() as logs:
         async with scene.scheduling.pool.acquire() as connection, connection.transaction():
@@ -345,25 +347,32 @@ async def test_a_locked_row_is_left_for_later(scene: Scene, monkeypatch: pytest.
     assert ["secret.scheduled_rotation_failed", *["secret.rotation_announced"] * 2] == events(logs)
 
 
-async def test_three_locked_rows_end_the_look(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After three locked rows in a row the look ends, because each further one would wait for the same time."""
+async def test_locked_rows_of_one_tenant_stop_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three locked rows of a tenant the look leaves its others, and handles those of the next tenant."""
     for number in range(5):
         await scene.scheduling.endpoint(days=30, number=number)
+    await scene.scheduling.endpoint(days=30, tenant="globex")
     await scene.scheduling.pass_(29 * DAY)
-    monkeypatch.setattr("hookseal.operations.operator._LIMITS", "SET LOCAL lock_timeout = '50ms'")
-    clock = TurningClock()
-    keeper = await scene.keeper(clock)
+    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    keeper = await scene.keeper(FakeClock())
     with capture_logs() as logs:
         async with scene.scheduling.pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
-            task = asyncio.create_task(keeper.loop.run())
-            await clock.asleep(1)
-        await clock.turn()
-        await cancelled([task])
-    assert maintenance.UNANSWERED_IN_A_ROW == events(logs).count("secret.scheduled_rotation_failed")
-    assert ["housekeeping.failed", *["secret.rotation_announced"] * 5, "housekeeping.resumed"] == [
-        event for event in events(logs) if event != "secret.scheduled_rotation_failed"
-    ]
+            await connection.execute("SELECT FROM hookseal.endpoints WHERE tenant_id = 'acme' FOR UPDATE")
+            await keeper.once()
+        await keeper.once()
+    failed, announced = "secret.scheduled_rotation_failed", "secret.rotation_announced"
+    assert [failed] * maintenance.MOST_LOCKED + [announced] * 6 == events(logs)
+    assert ["globex", *["acme"] * 5] == [line["tenant_id"] for line in logs if line["event"] == announced]
+
+
+def test_three_outages_in_a_row_end_a_look() -> None:
+    """Each further endpoint would wait as long for PostgreSQL, which does not answer."""
+    failures = FailureLog("look", structlog.get_logger())
+    for _ in range(maintenance.UNANSWERED_IN_A_ROW - 1):
+        with failures.survived(tenant_id=TenantId("acme")):
+            raise Unavailable
+    with pytest.raises(Unavailable), failures.survived(tenant_id=TenantId("globex")):
+        raise Unavailable
 
 
 async def test_a_defect_is_logged_and_survived(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

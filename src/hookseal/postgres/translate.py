@@ -201,6 +201,11 @@ def for_operator(error: Exception, *, address: str | None = None) -> HooksealErr
     return None
 
 
+def is_locked(error: Unavailable) -> bool:
+    """Return whether only the lock of another transaction is the cause: PostgreSQL has answered."""
+    return isinstance(error.__context__, asyncpg.LockNotAvailableError)
+
+
 PLAIN: Final = Failures()
 translated: Final = PLAIN.translated
 

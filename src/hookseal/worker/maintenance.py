@@ -1,5 +1,6 @@
 """What the leader does in the background: rotations and old secrets, retention, statistics, failing endpoints."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, 
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, remove_leftovers
 from hookseal.postgres.pool import Pool, connected
-from hookseal.postgres.translate import translated
+from hookseal.postgres.translate import is_locked, translated
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.schedule import Scheduled, Turn
@@ -30,7 +31,8 @@ from hookseal.worker.periodic import Periodic, at_most
 EVERY_SECONDS: Final = 60.0
 PURGE_EVERY_SECONDS: Final = 3_600.0
 HOUSEKEEPING_SECONDS: Final = 3.0  # a new leader begins within this time
-UNANSWERED_IN_A_ROW: Final = 3  # one may fail because its row is locked; three mean that PostgreSQL does not answer
+UNANSWERED_IN_A_ROW: Final = 3  # one may have been too slow; three mean that PostgreSQL does not answer
+MOST_LOCKED: Final = 3  # locked rows of one tenant in a look, each of which it waits for up to 4.5 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ class Housekeeping:
         while self._leads():
             page = await schedule.upcoming(self._pool, page[-1] if page else None)
             for scheduled in page:
-                if scheduled.turn is not Turn.WAIT:
+                if scheduled.turn is not Turn.WAIT and not self._rotations.leaves(scheduled.tenant_id):
                     with self._rotations.survived(tenant_id=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id):
                         await self._take_turn(scheduled)
             if len(page) < schedule.PAGE:
@@ -121,6 +123,8 @@ class Housekeeping:
         while self._leads():
             page = await retention.ended_overlaps(self._pool, page[-1] if page else None)
             for each in page:
+                if self._retirements.leaves(each.tenant_id):
+                    continue
                 with self._retirements.survived(tenant_id=each.tenant_id, endpoint_id=each.endpoint_id):
                     async with self._operator() as operator:
                         with suppress(NotFound):  # it was deleted meanwhile
@@ -195,25 +199,39 @@ class FailureLog:
         self._log = log
         self._current: dict[tuple[str, ...], str] = {}
         self._unanswered = 0
+        self._locked = Counter[str]()
         self.standing: dict[tuple[str, ...], str] = {}
 
     def begin(self) -> None:
         """Begin a look."""
         self._current = {}
         self._unanswered = 0
+        self._locked.clear()
+
+    def leaves(self, tenant: TenantId) -> bool:
+        """Return whether the rest of this tenant is left for the next look: so many of its rows were locked."""
+        return self._locked[tenant] >= MOST_LOCKED
 
     def end(self) -> None:
         """End a complete look: the failures in it are now the standing ones."""
         self.standing = self._current
 
     @contextmanager
-    def survived(self, **of: str) -> Iterator[None]:
-        """Catch and log every exception of the block. After several `Unavailable` in a row, raise the last one."""
+    def survived(self, *, tenant_id: TenantId, **of: str) -> Iterator[None]:
+        """Catch and log every exception of the block. After several `Unavailable` in a row, raise the last one.
+
+        A locked row is none of them, because PostgreSQL answers; it counts for its tenant.
+        """
+        of = {"tenant_id": tenant_id, **of}
         try:
             yield
         except Unavailable as error:
-            self._unanswered += 1
             self._failed(with_advice(error), of, is_defect=False)
+            if is_locked(error):
+                self._unanswered = 0
+                self._locked[tenant_id] += 1
+                return
+            self._unanswered += 1
             if self._unanswered >= UNANSWERED_IN_A_ROW:
                 raise
         except HooksealError as error:
@@ -443,6 +461,8 @@ class Disabling:
         while self._leads():
             page = await failing_too_long(self._pool, page[-1] if page else None, after_seconds=self._after_seconds)
             for failing in page:
+                if self._failures.leaves(failing.tenant_id):
+                    continue
                 with self._failures.survived(tenant_id=failing.tenant_id, endpoint_id=failing.endpoint_id):
                     await self._disable(failing)
             if len(page) < BATCH:
