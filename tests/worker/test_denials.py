@@ -14,12 +14,13 @@ from hookseal.audit import log
 from hookseal.errors import InDoubt, SecretDenied, SecretError, SecretNotFound, SecretTampered, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.operations import operator
 from hookseal.operations.audit_reports import audit_denied
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.core.ref import Provider
 from hookseal.worker import audit_reports
-from hookseal.worker.audit_reports import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TENANTS, DenialReports
+from hookseal.worker.audit_reports import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TENANTS, DenialReports, StaleReports
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles.claims import POINTER
@@ -161,19 +162,45 @@ async def test_counts_survive_an_outage(scene: Scene) -> None:
     assert [{"secret_denied": 1}, {"secret_tampered": 2}] == [row["denied"] for row in await scene.rows()]
 
 
-async def test_a_locked_audit_log_delays_no_other_tenant(scene: Scene) -> None:
-    """A tenant whose audit log is locked keeps its counts for the next time; the other tenants are audited."""
-    for tenant in ("acme", "bbbb", "cccc"):
+async def test_locked_audit_logs_delay_no_other_tenant(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tenants whose audit logs are locked keep their counts for the next time; the other tenants are audited."""
+    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    locked, tenants = ("acme", "bbbb", "cccc"), ("acme", "bbbb", "cccc", "dddd")
+    for tenant in tenants:
         scene.denials.add(of(tenant), SecretDenied())
     async with scene.owner.acquire() as connection:
         async with connection.transaction():
-            await log.lock_chain(connection, TenantId("acme"))
-            writing = asyncio.create_task(scene.denials.once())
+            for tenant in locked:
+                await log.lock_chain(connection, TenantId(tenant))
             with pytest.raises(Unavailable):
-                await writing
-        assert [0, 1, 1] == [len(await scene.rows(tenant)) for tenant in ("acme", "bbbb", "cccc")]
+                await scene.denials.once()
+        assert [0, 0, 0, 1] == [len(await scene.rows(tenant)) for tenant in tenants]
     await scene.denials.once()
-    assert [1, 1, 1] == [len(await scene.rows(tenant)) for tenant in ("acme", "bbbb", "cccc")]
+    assert [1, 1, 1, 1] == [len(await scene.rows(tenant)) for tenant in tenants]
+
+
+async def test_a_locked_audit_log_delays_no_stale_row_of_another_tenant(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the locked one are kept, and only one of them is tried; the other tenants' are audited."""
+    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    stale = StaleReports(
+        scene.pool, scene.unlocked, worker_id="w1", clock=scene.clock, meter=scene.meter, log=structlog.get_logger()
+    )
+    for pointer in (of("acme", 1), of("acme", 2), of("bbbb")):
+        stale.add(pointer, "it is old")
+
+    async def found(tenant: str) -> int:
+        return [row["action"] for row in await audited(scene.owner, tenant)].count("stale.found")
+
+    async with scene.owner.acquire() as connection:
+        async with connection.transaction():
+            await log.lock_chain(connection, TenantId("acme"))
+            with pytest.raises(Unavailable):
+                await stale.once()
+        assert [0, 1] == [await found(tenant) for tenant in ("acme", "bbbb")]
+    await stale.once()
+    assert [2, 1] == [await found(tenant) for tenant in ("acme", "bbbb")]
 
 
 @pytest.mark.parametrize("was_done", [True, False])

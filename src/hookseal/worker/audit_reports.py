@@ -19,7 +19,7 @@ from hookseal.ground.pointer import Pointer
 from hookseal.operations.audit_reports import Denied, Stale, audit_denied, audit_stale
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Pool, connected
-from hookseal.postgres.translate import translated
+from hookseal.postgres.translate import is_locked, translated
 from hookseal.secrets.boot import Unlocked
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.periodic import Periodic, at_most
@@ -27,7 +27,7 @@ from hookseal.worker.periodic import Periodic, at_most
 EVERY_SECONDS: Final = 60.0
 MOST_TENANTS: Final = 1_000  # refusals of further tenants are counted together under `_system`
 MOST_ENDPOINTS: Final = 10
-_UNANSWERED_IN_A_ROW: Final = 3  # one may fail because its chain is locked; three: PostgreSQL does not answer
+_UNANSWERED_IN_A_ROW: Final = 3  # one may have been too slow; three mean that PostgreSQL does not answer
 _END_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 1.0
 _MOST_STALE: Final = 1_000  # of further ones, each probe of the endpoint reports them again
@@ -122,7 +122,7 @@ class DenialReports(_Reports):
             try:
                 await self._audit(row)
             except Unavailable as error:
-                unanswered, in_a_row = error, in_a_row + 1
+                unanswered, in_a_row = error, 0 if is_locked(error) else in_a_row + 1
                 if in_a_row >= _UNANSWERED_IN_A_ROW:
                     break
                 continue
@@ -206,16 +206,23 @@ class StaleReports(_Reports):
         return True
 
     async def once(self) -> None:
-        """Audit the queued stale rows. One whose audit log or key is broken does not delay the others.
+        """Audit the queued stale rows. One whose audit log is locked, or whose log or key is broken, delays no others.
 
         Raises `Unavailable`, `Refused`, `SecretError`: rows that are not audited are kept, and are already logged.
         """
         failure: Exception | None = None
+        locked = set[TenantId]()
         for stale in list(self._waiting):
+            if stale.tenant_id in locked:
+                continue
             try:
                 is_new = await self._audit(stale)
-            except Unavailable:
-                raise
+            except Unavailable as error:
+                if not is_locked(error):
+                    raise
+                failure = error
+                locked.add(stale.tenant_id)
+                continue
             except Exception as error:  # noqa: BLE001 -- raised below, after the others
                 failure = error
                 self._alarm(stale, audited=False)
