@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+import structlog
 
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import ConfigError, Conflict, Refused, SecretDenied, SecretUnavailable, with_advice
@@ -22,6 +23,8 @@ from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.key import compromise
 from hookseal.secrets.key.stores import Outside
+from hookseal.worker.maintenance import PURGE_EVERY_SECONDS, REMOVAL_SECONDS, Housekeeping, HousekeepingRules
+from tests.doubles.clock import FakeClock
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.logbook import audited
 from tests.doubles.providers import google_outside
@@ -205,6 +208,29 @@ async def test_leftovers_at_a_provider_are_removed(scene: Scene) -> None:
     removal = await remove_leftovers(scene.pool, unlocked)
 
     assert (None, {}) == (removal.error, scene.kept.secrets)
+
+
+async def test_a_slow_provider_delays_the_other_housekeeping_by_a_bounded_time(scene: Scene) -> None:
+    """A round ends after its time, and the next one goes on behind its last version, until all were tried."""
+    for to in (GCP, DB):
+        await scene.moved(to)
+        await scene.moved_own(to)
+    unlocked, clock = await scene.unlocked(DB), FakeClock()
+    rules = HousekeepingRules(who="worker/w1", overlap_seconds=60, retention_days=0)
+    keeper = Housekeeping(scene.pool, unlocked, lambda: True, rules=rules, clock=clock, log=structlog.get_logger())
+
+    async def slow(_method: str, _context: grpc.aio.ServicerContext[object, object]) -> None:
+        clock.elapsed += REMOVAL_SECONDS
+
+    scene.kept.fault = slow
+    left = list[int]()
+    while scene.kept.secrets and len(left) < 20:
+        await keeper.once()
+        left.append(await scene.pool.fetchval("SELECT count(*) FROM hookseal.secret_leftovers WHERE why = 'destroyed'"))
+
+    assert [*range(len(left) - 1, -1, -1)] == left
+    assert len(left) > 1
+    assert clock.elapsed < PURGE_EVERY_SECONDS
 
 
 async def test_a_live_worker_without_the_provider_prevents_the_move(scene: Scene) -> None:

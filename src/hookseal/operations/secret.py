@@ -1,5 +1,6 @@
 """Clears the caches of workers, destroys old versions, and reveals a secret; all audited."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hookseal.audit.chain import Action
@@ -18,7 +19,7 @@ from hookseal.secrets.core.trust import require_known, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.resolve import epoch
 from hookseal.secrets.store import external, retention
-from hookseal.secrets.store.external import Removal
+from hookseal.secrets.store.external import Place, Removal
 from hookseal.secrets.store.retention import BATCH
 
 
@@ -68,15 +69,17 @@ async def purge_batch(operator: Operator, tenant: TenantId, *, days: int) -> int
     return len(doomed)
 
 
-async def remove_leftovers(source: Executor, unlocked: Unlocked) -> Removal:
-    """Remove at the providers outside PostgreSQL what no version in use needs; return how many versions.
+async def remove_leftovers(
+    source: Executor, unlocked: Unlocked, *, after: Place | None = None, goes_on: Callable[[], bool] = lambda: True
+) -> Removal:
+    """Remove at the providers outside PostgreSQL what no version in use needs, while `goes_on`; return how many.
 
-    Raises `Unavailable` if PostgreSQL does not answer.
+    It begins `after` the last version of the removal before. Raises `Unavailable` if PostgreSQL does not answer.
     """
     stores = unlocked.stores
     if stores is None:
         return Removal(removed=0)
-    return await external.remove(source, stores.apis(), owner=stores.installation_id)
+    return await external.remove(source, stores.apis(), owner=stores.installation_id, after=after, goes_on=goes_on)
 
 
 async def purgeable(operator: Operator, tenant: TenantId, *, days: int) -> int:

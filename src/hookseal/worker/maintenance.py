@@ -23,6 +23,7 @@ from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.schedule import Scheduled, Turn
 from hookseal.secrets.store import retention
+from hookseal.secrets.store.external import Place
 from hookseal.secrets.store.retention import EndedOverlap
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import Reading, WorkerMeter
@@ -30,6 +31,7 @@ from hookseal.worker.periodic import Periodic, at_most
 
 EVERY_SECONDS: Final = 60.0
 PURGE_EVERY_SECONDS: Final = 3_600.0
+REMOVAL_SECONDS: Final = 10.0  # of removals at providers in one look, so that they delay no rotation for longer
 HOUSEKEEPING_SECONDS: Final = 3.0  # a new leader begins within this time
 UNANSWERED_IN_A_ROW: Final = 3  # one may have been too slow; three mean that PostgreSQL does not answer
 MOST_LOCKED: Final = 3  # locked rows of one tenant in a look, each of which it waits for up to 4.5 s
@@ -47,8 +49,9 @@ class HousekeepingRules:
 class Housekeeping:
     """Rotates every minute while `leads` is true; retires and destroys versions once an hour.
 
-    Each endpoint, and each batch of a tenant's versions, has its own transaction on one connection of the pool, so that
-    deliveries do not wait. If the worker dies, the next leader does the rest.
+    What is then left at providers is removed for 10 s a look, until nothing is left. Each endpoint, and each batch of a
+    tenant's versions, has its own transaction on one connection of the pool, so that deliveries do not wait. If the
+    worker dies, the next leader does the rest.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Housekeeping:
             log=log,
         )
         self._purge_at = clock.monotonic()
+        self._removed_last: Place | None = None  # where the removals of the last look ended
         self._rotations = FailureLog("secret.scheduled_rotation", log)
         self._retirements = FailureLog("secret.retirement", log)
         self._purges = FailureLog("secret.purge", log)
@@ -101,6 +105,8 @@ class Housekeeping:
             await self.purge()
             await self.remove_leftovers()
             self._purge_at = self._clock.monotonic() + PURGE_EVERY_SECONDS
+        elif self._removed_last is not None:
+            await self.remove_leftovers()
 
     async def rotate_due(self) -> None:
         """Announce and make every scheduled rotation that is due. Raises `Unavailable`."""
@@ -142,8 +148,18 @@ class Housekeeping:
         self._purges.end()
 
     async def remove_leftovers(self) -> None:
-        """Remove at the providers outside PostgreSQL what no version in use needs. Raises `Unavailable`."""
-        removal = await remove_leftovers(self._pool, self._unlocked)
+        """Remove at the providers outside PostgreSQL what no version in use needs, for 10 s. Raises `Unavailable`.
+
+        The next call goes on behind the last version that this one tried.
+        """
+        ends_at = self._clock.monotonic() + REMOVAL_SECONDS
+        removal = await remove_leftovers(
+            self._pool,
+            self._unlocked,
+            after=self._removed_last,
+            goes_on=lambda: self._leads() and self._clock.monotonic() < ends_at,
+        )
+        self._removed_last = removal.last
         if removal.removed:
             self._log.info("secret.removed_at_provider", versions=removal.removed)
         if removal.error is not None:

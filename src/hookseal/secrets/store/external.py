@@ -29,18 +29,25 @@ from hookseal.secrets.store.port import (
 from hookseal.secrets.store.records import Records
 
 UNSETTLED_SECONDS: Final = 3_600.0  # no transaction that adds a version takes nearly as long
-BATCH: Final = 500
 _MOST_ATTEMPTS: Final = 16
+_FIRST: Final = ("", "", 0)  # before every version
 
 _LEFTOVERS: Final = statements("leftovers.sql", package="hookseal.secrets.store")
 
 
+Place = tuple[str, str, int]  # the tenant, the name and the version
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """How many versions were removed at their providers, and the first error of those that could not be."""
+    """How many versions were removed at their providers, and the first error of those that could not be.
+
+    `last` is the last version that was tried, None if no more are to be tried for now.
+    """
 
     removed: int
     error: SecretError | SecretUnavailable | None = None
+    last: Place | None = None
 
 
 async def take_number(apart: Connection, first: SecretRef, *, at_least: int) -> int:
@@ -97,21 +104,23 @@ async def remove(
     apis: Mapping[Provider, ProviderApi],
     *,
     owner: str,
-    limit: int = BATCH,
+    after: Place | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
     unsettled_seconds: float = UNSETTLED_SECONDS,
 ) -> Removal:
-    """Remove at their providers up to `limit` versions that nobody needs; one that is refused does not stop the others.
+    """Remove at their providers the versions after that one that nobody needs, while `goes_on`.
 
-    A provider that does not answer ends it. Each is removed in a transaction of its own that locks it, so that several
-    may do this at the same time. Raises `SecretUnavailable` if PostgreSQL does not answer.
+    One that is refused does not stop the others. A provider that does not answer ends it. Each is removed in a
+    transaction of its own that locks it, so that several may do this at the same time. Raises `SecretUnavailable` if
+    PostgreSQL does not answer.
     """
-    removed, error, after = 0, None, ("", "", 0)
-    for _ in range(limit):
+    removed, error, last = 0, None, after or _FIRST
+    while goes_on():
         async with _LEFTOVERS.transaction(source) as connection:
-            row = await _LEFTOVERS.row(connection, "lock_one", sorted(apis), unsettled_seconds, *after)
+            row = await _LEFTOVERS.row(connection, "lock_one", sorted(apis), unsettled_seconds, *last)
             if row is None:
-                break
-            after = (row["tenant_id"], row["name"], row["version"])
+                return Removal(removed=removed, error=error)
+            last = (row["tenant_id"], row["name"], row["version"])
             ref = SecretRef(
                 provider=Provider(row["provider"]),
                 tenant=TenantId(row["tenant_id"]),
@@ -126,9 +135,9 @@ async def remove(
             except SecretError as failed:
                 error = error or failed
                 continue
-            await _LEFTOVERS.execute(connection, "removed", *after)
+            await _LEFTOVERS.execute(connection, "removed", *last)
             removed += 1
-    return Removal(removed=removed, error=error)
+    return Removal(removed=removed, error=error, last=last)
 
 
 _SQL: Final = statements("external.sql", package="hookseal.secrets.store")
