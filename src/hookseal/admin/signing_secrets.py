@@ -27,7 +27,7 @@ from hookseal.admin.results.signing_secrets import (
 )
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import held
-from hookseal.errors import Conflict, HooksealError, InDoubt, Refused, with_advice
+from hookseal.errors import Conflict, HooksealError, InDoubt, Unavailable, with_advice
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.literals import AlgorithmName, Lead, ProviderName, SchemeName
@@ -43,6 +43,7 @@ from hookseal.operations.migrate_secrets import Migration
 from hookseal.operations.move_secrets import Movement
 from hookseal.operations.operator import OfEndpoint
 from hookseal.postgres.pool import Connection
+from hookseal.postgres.translate import is_locked
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
@@ -288,9 +289,10 @@ class Secrets:
         """Destroy the material of the tenant's versions that were retired so many days ago.
 
         The default is `SECRETS_RETIRED_RETENTION_DAYS`. It destroys no version that still signs or that a request in
-        flight may need. A broken audit log keeps the versions of its tenant, who is then in `failed`, and does not stop
-        the others. `report` is called with a tenant, and how many of its versions are destroyed so far, or why no more
-        are. It joins no transaction, because each batch is one. Workers do it by themselves.
+        flight may need. A tenant whose audit log is broken or locked, or that has a row which cannot be read, is then
+        in `failed`, and does not stop the others. `report` is called with a tenant, and how many of its versions are
+        destroyed so far, or why no more are. It joins no transaction, because each batch is one. Workers do it by
+        themselves.
         """
         owner, is_dry = self._session.tenant_of_one(tenant_id), arguments.flag(dry_run, "dry_run")
         days = self._retention_days if older_than_days is None else arguments.days(older_than_days)
@@ -309,7 +311,9 @@ class Secrets:
                         destroyed, versions = destroyed + batch, versions + batch
                         if batch:
                             tell(tenant, destroyed)
-                except Refused as error:
+                except HooksealError as error:
+                    if isinstance(error, Unavailable) and not is_locked(error):
+                        raise
                     failed.append(FailedPurge(tenant_id=tenant, code=error.code, message=with_advice(error)))
                     tell(tenant, error)
         return Purge(tenant_id=owner, older_than_days=days, dry_run=is_dry, versions=versions, failed=tuple(failed))

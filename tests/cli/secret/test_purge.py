@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hookseal.audit import log
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from tests.cli.installation import Begun
@@ -78,4 +79,16 @@ async def test_a_broken_audit_log_keeps_its_tenants_secrets(begun: Begun) -> Non
     [failed] = ended.json["failed"]
     assert (1, 1, "acme", "refused") == (ended.code, ended.json["versions"], failed["tenant_id"], failed["code"])
     assert "hookseal: acme: the audit log" in ended.err
+    assert {"acme": "retired", "globex": "destroyed"} == await states(begun)
+
+
+async def test_a_locked_audit_log_keeps_its_tenants_secrets(begun: Begun) -> None:
+    """And the purge of the others goes on, as after a broken one; only an outage of PostgreSQL ends it."""
+    for tenant in ("acme", "globex"):
+        await retired(begun, tenant, days=91)
+    async with begun.stored.pool.acquire() as connection, connection.transaction():
+        await log.lock_chain(connection, TenantId("acme"))
+        ended = await begun.run("secret", "purge", "--json")
+    [failed] = ended.json["failed"]
+    assert (1, 1, "acme", "unavailable") == (ended.code, ended.json["versions"], failed["tenant_id"], failed["code"])
     assert {"acme": "retired", "globex": "destroyed"} == await states(begun)
