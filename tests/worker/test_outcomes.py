@@ -266,36 +266,6 @@ async def test_a_lost_answer_is_looked_up_for_the_whole_batch(pool: Pool, lost: 
     assert 4 - lost == await pool.fetchval("SELECT count(*) FROM hookseal.attempts")
 
 
-class CommittedLate(PostgresLedger):
-    """The real ledger, whose first record is committed after its repeat has found the row locked."""
-
-    transaction: "asyncpg.transaction.Transaction"
-
-    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
-        """Record; the first answer is lost."""
-        found = await super().record_all(made, again=again)
-        if self._batching is not self._executor:
-            self._batching = self._executor
-            raise Unavailable("the answer was lost")
-        if found == [Recorded.BUSY]:
-            await self.transaction.commit()
-        return found
-
-
-@pytest.mark.req("DEL-15")
-async def test_a_record_that_is_committed_late_is_no_lost_lease(pool: Pool) -> None:
-    """The answer to a record was lost, its repeat finds the row locked by it, and the next one finds it recorded."""
-    made, _ = await scene(pool, 1)
-    async with pool.acquire() as connection:
-        late = CommittedLate(pool, worker="w1", lease_seconds=45, batching=connection)
-        late.transaction = connection.transaction()
-        await late.transaction.start()
-        ledger = WorkerLedger(late, SystemClock(), new_token=lambda: str(uuid.uuid4()))
-        assert DELIVERED == await ledger.record(made.claims[0], ROW, DELIVERED, None)
-
-    assert ["delivered"] == await made.states()
-
-
 @pytest.mark.req("DEL-15")
 async def test_a_lookup_matches_outcome_and_worker(pool: Pool) -> None:
     """An attempt of the same number with another outcome or worker does not count as the one that is looked up."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -218,11 +219,11 @@ class PersistentLedger:
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
-        return await self._retried_alone(lambda: self._ledger.release(claim, wait))
+        return await self._retried_alone(lambda _: self._ledger.release(claim, wait))
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
         """Leave the delivery in that final state without an attempt."""
-        return await self._retried_alone(lambda: self._ledger.end(claim, state, error))
+        return await self._retried_alone(lambda _: self._ledger.end(claim, state, error))
 
     async def _record_all(self, batch: Batch[FinishedAttempt, Verdict | None]) -> None:
         """Record them in one statement, except those that change their endpoint: its row may be locked for long."""
@@ -243,13 +244,13 @@ class PersistentLedger:
         """Record them, and set the result of each. If PostgreSQL refuses one, the batch is halved until it is found."""
         finished = [each for each, _ in outcomes]
 
-        async def write() -> list[Recorded]:
+        async def write(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- `_retried` passes it
             with _faults_of_all():
-                return await self._recorded(finished)
+                return await self._recorded(finished, is_repeat=is_repeat)
 
-        async def tried() -> list[Recorded]:
+        async def tried(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- `_retried` passes it
             try:
-                return await self._one_at_a_time(write)
+                return await self._one_at_a_time(write, is_repeat=is_repeat)
             except Unavailable as error:
                 self.circuit.failed(with_advice(error))
                 raise
@@ -288,14 +289,16 @@ class PersistentLedger:
             [finished for (finished, _), result in zip(outcomes, results, strict=True) if result is Recorded.STORED]
         )
 
-    async def _recorded(self, finished: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
-        """Record them. A lease may be gone because a try before, whose answer was lost, has recorded the attempt."""
+    async def _recorded(
+        self, finished: Sequence[FinishedAttempt], *, is_repeat: bool, again: bool = False
+    ) -> list[Recorded]:
+        """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
         began_at = self._clock.monotonic()
         try:
             results = await self._ledger.record_all(finished, again=again)
         finally:
             self._measured(self._clock.monotonic() - began_at, len(finished))
-        if Recorded.LEASE_LOST not in results:
+        if not is_repeat or Recorded.LEASE_LOST not in results:
             return results
         lost = [each for each, result in zip(finished, results, strict=True) if result is Recorded.LEASE_LOST]
         recorded = await self._ledger.recorded(lost)
@@ -308,8 +311,8 @@ class PersistentLedger:
         """Record it once its row is not locked. It retries with pauses, so that no connection waits for the lock."""
         finished = outcome[0]
 
-        async def write() -> Verdict | None:
-            [result] = await self._recorded([finished], again=True)
+        async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
+            [result] = await self._recorded([finished], is_repeat=is_repeat, again=True)
             if result is Recorded.BUSY:
                 raise _RowLockedError
             return finished.verdict if result is Recorded.STORED else None
@@ -336,21 +339,21 @@ class PersistentLedger:
     async def _record_one(self, outcome: Outcome) -> None:
         finished = outcome[0]
 
-        async def write() -> Verdict | None:
+        async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             applied = await self._ledger.record(finished.claim, finished.attempt, finished.verdict, finished.error)
-            if applied is None and await self._ledger.recorded([finished]):
-                return finished.verdict  # a try before has recorded it, and only its answer was lost
+            if applied is None and is_repeat and await self._ledger.recorded([finished]):
+                return finished.verdict  # the first try has recorded it, and only its answer was lost
             return applied
 
         await self._write_and_resolve(outcome, write)
 
-    async def _write_and_resolve(self, outcome: Outcome, write: Callable[[], Awaitable[Verdict | None]]) -> None:
-        async def tried() -> Verdict | None:
+    async def _write_and_resolve(self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]]) -> None:
+        async def tried(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             if self.circuit.is_open and self.circuit.tries_together:  # the next batch shows whether it works again
                 raise Unavailable(self.circuit.reason)
             try:
                 with _faults_of_all():
-                    return await self._one_at_a_time(write)
+                    return await self._one_at_a_time(write, is_repeat=is_repeat)
             except Unavailable as error:
                 if not await self._waits_for_a_row(error):
                     self.circuit.failed(with_advice(error))
@@ -387,23 +390,23 @@ class PersistentLedger:
     def _gives_up(self) -> bool:
         return self._clock.monotonic() >= self._gives_up_at
 
-    async def _one_at_a_time(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def _one_at_a_time(self, write: Callable[[bool], Awaitable[T]], *, is_repeat: bool) -> T:
         """Try a record: at once, or if the circuit is open after those that are being tried."""
         if not self.circuit.is_open:
-            return await write()
+            return await write(is_repeat)
         async with self._trial:
             if self._has_given_up:
                 raise Unavailable(self.circuit.reason)
-            return await write()
+            return await write(is_repeat)
 
-    async def _retried_alone(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def _retried_alone(self, write: Callable[[bool], Awaitable[T]]) -> T:
         """Repeat a statement for one delivery. Few of these run at once, because each may wait for a lock."""
 
-        async def in_turn() -> T:
+        async def in_turn(is_repeat: bool) -> T:  # noqa: FBT001 -- `_retried` passes it
             async with self._turns:
                 if self._has_given_up_alone:
                     raise Unavailable("PostgreSQL did not answer in time")
-                return await write()
+                return await write(is_repeat)
 
         try:
             result = await self._retried(in_turn)
@@ -413,10 +416,11 @@ class PersistentLedger:
         self._has_given_up_alone = False
         return result
 
-    async def _retried(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `write`; repeat it while that is `Unavailable`."""
+    async def _retried(self, write: Callable[[bool], Awaitable[T]]) -> T:
+        """Return the result of `write`; repeat it while that is `Unavailable`. Its argument says if it is a repeat."""
+        tries = count(1)
         return await retried(
-            write,
+            lambda: write(next(tries) > 1),
             on=Unavailable,
             retrying=lambda: AsyncRetrying(
                 sleep=self._clock.sleep,
