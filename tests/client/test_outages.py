@@ -138,7 +138,7 @@ async def test_wrong_settings_are_reported_before_connecting(database_url: str) 
         assert "hunter2" not in str(caught.value)
     for query, message in (
         ("sslmode=hunter2", "DATABASE_URL has the parameter sslmode, which must be "),
-        ("statement_timeout=1", "DATABASE_URL has the parameter statement_timeout, which PostgreSQL does not know"),
+        ("statement_timeout=1", "DATABASE_URL has an unknown parameter, number 1 behind the '\\?'"),
         ("sslmode=require&sslrootcert=/nowhere", "DATABASE_URL has the parameter sslrootcert, whose file cannot be re"),
     ):
         with pytest.raises(ConfigError, match=f"^{message}") as caught:

@@ -87,7 +87,7 @@ async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(s
             told.waiting_for,
             told.since,
         )
-        assert f"A secret of its endpoint is refused ({REFUSED})" in told.text
+        assert f"A secret of its endpoint is refused (“{REFUSED}”)" in told.text
         assert "hookseal secret cache-clear" == told.command
 
     await rows.change(stored.pool, "held_endpoints", released_at=rows.NOW)
