@@ -313,7 +313,8 @@ def redis(text: str) -> Redis:
 def _require_parameters_of_redis(parts: SplitResult) -> None:
     pairs = _query(parts, REDIS_SUPPORTED.keys() | REDIS_IGNORED, _REDIS_URL)
     names = [name for name, _ in pairs]
-    values = {name: unquote(value) for name, value in pairs if name in REDIS_SUPPORTED}  # up to redis 7 the client decodes twice, too
+    # Decoded twice, as the client does up to redis 7.
+    values = {name: unquote(value) for name, value in pairs if name in REDIS_SUPPORTED}
     for name, value in values.items():
         if names.count(name) > 1:  # the client would take the first, and other programs the last
             raise parameter_problem(name, "which it has more than once: keep one", _REDIS_URL)
