@@ -35,6 +35,7 @@ from tests.cli.listeners import closed_port
 from tests.doubles.certificates import authority
 from tests.doubles.claims import DELIVERY, ENDPOINT, RING
 from tests.doubles.replaced import replace
+from tests.faults.servers import promote_redis, standby_of_redis
 from tests.queue.arq_pool import arq_pool
 from tests.queue.contents import contents
 from tests.worker.waiting import eventually
@@ -556,6 +557,36 @@ async def test_after_a_call_without_an_answer_the_next_one_has_a_new_connection(
         async with asyncio.timeout(5):
             assert [b"mine"] == await sent(direct, ["ECHO", "mine"])
         await direct.close()
+
+
+@pytest.mark.req("DEL-02", "DUR-04")
+async def test_after_a_failover_a_bell_goes_where_the_name_leads(own_valkey: Server, observer: Redis) -> None:
+    """The old server lives on as a replica that ends no connection: each of them is given up at its first refusal."""
+    ports = [own_valkey.port]
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, down = await asyncio.open_connection("127.0.0.1", ports[-1])
+        await asyncio.gather(_pump(reader, down), _pump(upstream, writer), return_exceptions=True)
+
+    async with (
+        standby_of_redis(own_valkey.url) as other,
+        await asyncio.start_server(between, "127.0.0.1", 0) as server,
+    ):
+        name = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ringing = bell(f"{own_valkey.url.rpartition('@')[0]}@{name}/0")
+        asks = (ringing.ping, partial(ringing.ring, [RING]), partial(Intake(ringing).take, 1, 0.1))
+        try:
+            for each in asks:
+                await each()
+            await promote_redis(other.url)
+            await observer.replicaof("127.0.0.1", str(other.port))
+            ports.append(other.port)
+            for each in asks:
+                with suppress(Unavailable, ResponseError):
+                    await each()
+                await each()
+        finally:
+            await ringing.close()
 
 
 @pytest.mark.req("DEL-02")

@@ -9,7 +9,7 @@ from redis.exceptions import InvalidResponse
 
 from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.clock import Stopwatch, SystemClock
-from hookseal.queue.direct import Direct
+from hookseal.queue.direct import Direct, is_of_replica
 from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, Rings, Url, pool, translate_redis_errors
 
 _PLACEHOLDER: Final = "nobody"  # no delivery id: a worker drops it at once
@@ -49,7 +49,10 @@ class Bell(Rings):
                 pipeline.eval("return 1", 0)
                 for key in (self.queue, self.bell_key):
                     pipeline.zadd(key, {_PLACEHOLDER: 0}, xx=True)  # XX writes nothing, but needs the right to write
-                _checked(await pipeline.execute(raise_on_error=False))
+                answers = await pipeline.execute(raise_on_error=False)
+            if any(map(is_of_replica, answers)):  # after a failover the name may lead to another server
+                await self.redis.connection_pool.disconnect(inuse_connections=False)
+            _checked(answers)
 
     async def lost(self, rings: Sequence[Ring]) -> list[Ring]:
         """Return the rings that are not in the queue, or are queued for a later time. Raises `Unavailable`."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as ConnectionEnded
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, ReadOnlyError, ResponseError
 from redis.typing import EncodableT
 
 _TOKEN: Final = b"hookseal: in step?"
@@ -32,8 +32,9 @@ class Direct:
         They are sent again over a new connection if Redis has ended the one that was used, so Redis may run them twice.
         `is_answer` says whether something may be the answer to the last command. If it is not, and is no refusal
         either, this raises `InvalidResponse`: something that was not asked for came before. Raises the other errors of
-        the Redis client, too; then it is unknown which commands Redis has run. After any error, and a cancellation,
-        later calls use new connections: the network may have dropped the others without a word, too.
+        the Redis client, too; then it is unknown which commands Redis has run. After any error, a cancellation, and the
+        refusal of a replica, later calls use new connections: the network may have dropped the others without a word,
+        too, or the name leads to another server since a failover.
         """
         if self._idle:
             try:
@@ -69,6 +70,10 @@ class Direct:
             self._idle.append(connection)
         else:
             await self._end(connection)
+        if any(map(is_of_replica, answers)):
+            ended, self._idle = self._idle, []
+            await self._end(*ended)
+            await self._pool.disconnect(inuse_connections=False)  # those of the client, which others of us use
         if not (is_answer(answers[-1]) or isinstance(answers[-1], ResponseError)):
             raise InvalidResponse("Redis has answered something else than was asked")
         return answers
@@ -81,6 +86,11 @@ class Direct:
         self._open.difference_update(connections)
         for each in connections:
             await each.disconnect(nowait=True)  # which does not suspend: no cancellation can leave one open
+
+
+def is_of_replica(answer: object) -> bool:
+    """Return whether this is the refusal of a replica to write. Before Redis 7 that of a script has it in its text."""
+    return isinstance(answer, ReadOnlyError) or (isinstance(answer, ResponseError) and "READONLY" in str(answer))
 
 
 async def _is_in_step(connection: AbstractConnection) -> bool:

@@ -129,7 +129,9 @@ class Intake:
             is_answer=_is_taken,
         )
         if isinstance(answer, NoScriptError):
-            answer = await self._script(keys=keys, args=arguments)
+            [answer] = await self._bell.waiting.send(
+                ["EVAL", self._script.script, len(keys), *keys, *arguments], is_answer=_is_taken
+            )
         if isinstance(answer, Exception):
             raise answer
         taken = _taken(answer)

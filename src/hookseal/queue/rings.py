@@ -100,12 +100,14 @@ class Rings:
         return int(await self._run(arguments))
 
     async def _run(self, arguments: Sequence[str | bytes | int]) -> Any:
-        keys = [self.queue, self.bell_key]
-        [answer] = await self._direct.send(
-            ["EVALSHA", self._ring.sha, len(keys), *keys, *arguments], is_answer=lambda answer: isinstance(answer, int)
-        )
-        if isinstance(answer, NoScriptError):
-            return await self._ring(keys=keys, args=arguments)
+        keys, script = [self.queue, self.bell_key], self._ring
+        answer: Any = None
+        for how in (("EVALSHA", script.sha), ("EVAL", script.script)):  # the whole script if Redis does not have it
+            [answer] = await self._direct.send(
+                [*how, len(keys), *keys, *arguments], is_answer=lambda answer: isinstance(answer, int)
+            )
+            if not isinstance(answer, NoScriptError):
+                break
         if isinstance(answer, ResponseError):
             raise answer
         return answer
