@@ -80,6 +80,29 @@ async def test_calls_without_an_answer_take_no_turn_from_later_ones() -> None:
     client.close()
 
 
+async def test_a_client_that_takes_longer_than_its_callers_wait_is_made_once() -> None:
+    silent, made = Silent(), list[int]()
+
+    def make() -> Silent:
+        made.append(1)
+        silent.hang()
+        return silent
+
+    client = AwsClient(make)
+    try:
+        asked = asyncio.create_task(client.ask("read"))
+        await silent.begun.acquire()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        again = asyncio.create_task(client.ask("read"))
+        await asyncio.sleep(0)
+    finally:
+        await silent.answer()
+
+    assert ({"text": "found"}, 1) == (await again, len(made))
+
+
 def test_a_process_ends_beside_a_call_that_has_no_answer() -> None:
     ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=True)
     assert "given up\n" == ended.stdout

@@ -21,6 +21,7 @@ from botocore.session import Session
 from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6, resolve_imds_endpoint_mode
 
 from hookseal.errors import ConfigError
+from hookseal.ground.single_flight import SingleFlight
 from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protected
 
 T = TypeVar("T")
@@ -48,15 +49,20 @@ class AwsClient:
         """Take what makes the client of botocore, in a thread, since it may ask for credentials."""
         self._make = make
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._opening = asyncio.Lock()
+        self._opening: SingleFlight[None, None] = SingleFlight()
         self._client: Any = None
         self._threads: set[Thread] = set()
 
     async def open(self) -> None:
-        """Make the client, unless there is one. Raises what `client` raises; the next call then tries it again."""
-        async with self._opening:
-            if self._client is None:
-                self._client = await self._in_thread(self._make)
+        """Make the client, unless there is one. Raises what `client` raises; the next call then tries it again.
+
+        If the caller is cancelled, the client is made all the same, for the next call: else one that takes longer than
+        its callers wait would never be there.
+        """
+        if self._client is None:
+            opening, _ = self._opening.join(None, self._opened)
+            await asyncio.wait({opening})
+            opening.result()
 
     async def ask(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """Return the answer to this call.
@@ -70,6 +76,9 @@ class AwsClient:
         """Close the connections that are idle."""
         if self._client is not None:
             self._client.close()
+
+    async def _opened(self) -> None:
+        self._client = await self._in_thread(self._make)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         async with self._turns:

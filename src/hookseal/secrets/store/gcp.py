@@ -35,6 +35,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 
 from hookseal.errors import Cause, ConfigError, SecretDenied, SecretError, SecretUnavailable
+from hookseal.ground.single_flight import SingleFlight
 from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.google_client import no_credentials_now, transport
 from hookseal.secrets.store.port import (
@@ -78,7 +79,7 @@ class GcpApi:
         self._access = access
         self._prefix = prefix
         self._client: Any = None
-        self._opening = asyncio.Lock()
+        self._opening: SingleFlight[None, None] = SingleFlight()
 
     async def prepare(self) -> None:
         """Find the credentials and make the client (see `ProviderApi`)."""
@@ -167,16 +168,21 @@ class GcpApi:
             raise no_answer("Google Secret Manager", type(error).__name__) from None
 
     async def _opened(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                grpc_transport = await transport(
-                    SecretManagerServiceGrpcAsyncIOTransport,
-                    self._access.channel,
-                    loggers=(_LOGGER,),
-                    may_be_plain=self._access.may_be_plain,
-                )
-                self._client = SecretManagerServiceAsyncClient(transport=grpc_transport)
-            return self._client
+        """Return the client. It is made once, for later calls too if the caller is cancelled meanwhile."""
+        if self._client is None:
+            opening, _ = self._opening.join(None, self._open)
+            await asyncio.wait({opening})
+            opening.result()
+        return self._client
+
+    async def _open(self) -> None:
+        grpc_transport = await transport(
+            SecretManagerServiceGrpcAsyncIOTransport,
+            self._access.channel,
+            loggers=(_LOGGER,),
+            may_be_plain=self._access.may_be_plain,
+        )
+        self._client = SecretManagerServiceAsyncClient(transport=grpc_transport)
 
     @property
     def _project(self) -> str:
