@@ -1,6 +1,7 @@
 """Publishing inside a transaction of the caller: all or nothing, and no ring before the commit."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import asyncpg
@@ -163,6 +164,26 @@ async def test_a_failed_transaction_is_a_conflict(publisher: Publisher, stored: 
 
 def _never(value: object) -> Any:
     raise ValueError(f"this codec is for another use: {value!r}")
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+async def test_a_connection_in_use_is_named(publisher: Publisher, stored: Stored, *, in_transaction: bool) -> None:
+    """A publish beside a statement on the same connection is no outage, and stores nothing; after it, it is made."""
+    async with stored.pool.acquire() as connection, connection.transaction() if in_transaction else nullcontext():
+        async with stored.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT pg_advisory_xact_lock(1)")
+            running = asyncio.create_task(connection.execute("SELECT pg_advisory_xact_lock(1)"))
+
+            async def waits() -> bool:
+                return bool(await stored.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            await eventually(waits)
+            with pytest.raises(Conflict, match="one call at a time") as caught:
+                await publisher.publish(**EVENT, connection=connection)
+        await running
+        await publisher.publish(**EVENT, connection=connection)
+
+    assert ("connection", 1) == (caught.value.field, await stored.count())
 
 
 @pytest.mark.parametrize("kind", ["timestamptz", "uuid", "bytea", "bool", "int4", "int8", "json", "numeric"])

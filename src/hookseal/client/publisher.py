@@ -15,7 +15,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -30,7 +30,7 @@ from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store import publish as stored
 from hookseal.dispatcher.store.publish import NewEvent
-from hookseal.errors import ConfigError, Malformed, Refused
+from hookseal.errors import ConfigError, Malformed, Refused, Unavailable
 from hookseal.ground import ids
 from hookseal.ground.ids import EventId, TenantId
 from hookseal.ground.unset import UNSET
@@ -39,7 +39,7 @@ from hookseal.postgres.connect import pool_of_qualified_statements
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.schema import revision
-from hookseal.postgres.translate import translated
+from hookseal.postgres.translate import require_not_in_use, translated
 
 _VISIBLE: Final = re.compile(r"[!-~]{1,128}")
 _PRINTABLE: Final = re.compile(r"[\t -~]{1,512}")
@@ -185,7 +185,7 @@ async def join_transaction(connection: Connection) -> AsyncIterator[bool]:
     """Run the block in the caller's transaction, if there is one: an error undoes the block and nothing else.
 
     Yields whether there is one; without it each statement of the block commits by itself. Raises `Malformed` if this is
-    not a connection of asyncpg, `Conflict` if its transaction has already failed.
+    not a connection of asyncpg, `Conflict` if its transaction has already failed, or if another call uses it.
     """
     if not callable(getattr(connection, "is_in_transaction", None)):
         raise Malformed(
@@ -193,11 +193,13 @@ async def join_transaction(connection: Connection) -> AsyncIterator[bool]:
             "hookseal.producers",
             field="connection",
         )
-    if connection.is_closed() or not connection.is_in_transaction():  # a closed one raises here
-        yield False
-        return
-    async with savepoint(connection):
-        yield True
+    is_joined = not connection.is_closed() and connection.is_in_transaction()  # which a closed one raises at
+    try:
+        async with savepoint(connection) if is_joined else nullcontext():
+            yield is_joined
+    except Unavailable as error:
+        require_not_in_use(error.__context__)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,9 +375,10 @@ class Publisher:
         error, and a cancelled one cancels no other: its event is stored or not. Only if the answer of PostgreSQL is
         lost do all calls of the statement raise `Unavailable`.
 
-        Raises `Malformed` with the field, `Conflict` if another event has the event id, `NotFound` if the tenant is
-        deleted, `Refused` if the role may not publish for the tenant or the Publisher is closed, `Unavailable`: then it
-        is unknown whether the event is stored, and it is safe to publish it again with the same event id.
+        Raises `Malformed` with the field, `Conflict` if another event has the event id or another call uses the
+        connection, `NotFound` if the tenant is deleted, `Refused` if the role may not publish for the tenant or the
+        Publisher is closed, `Unavailable`: then it is unknown whether the event is stored, and it is safe to publish it
+        again with the same event id.
         """
         content = payload.content(data, body)
         new_event = event(

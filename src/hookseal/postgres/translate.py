@@ -174,9 +174,14 @@ def of_the_caller() -> Iterator[None]:
                 "the transaction is read-only: begin one that may write, or leave the connection out",
                 field="connection",
             ) from None
-        if isinstance(cause, asyncpg.InterfaceError) and _IN_USE in str(cause):
-            raise in_use() from None
+        require_not_in_use(cause)
         raise
+
+
+def require_not_in_use(cause: BaseException | None) -> None:
+    """Raise `Conflict` if this error of asyncpg says that another call uses the connection."""
+    if isinstance(cause, asyncpg.InterfaceError) and _IN_USE in str(cause):
+        raise in_use() from None
 
 
 def missing_right(error: BaseException, place: str) -> Refused:
