@@ -195,6 +195,20 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_not_sent(publisher: Pu
     assert 0 == await stored.pool.fetchval(_STATEMENTS, "late")
 
 
+async def test_an_error_of_what_measures_leaves_the_connections_free(publisher: Publisher, stored: Stored) -> None:
+    """A Publisher has five, and each statement is published."""
+
+    def fails(_seconds: float, _events: int) -> None:
+        raise ArithmeticError
+
+    publisher.measure(fails)
+    for name in numbered("a", 6):
+        with pytest.raises(ArithmeticError):
+            await publisher.publish(**EVENT, event_id=name)
+
+    assert 6 == await stored.count()
+
+
 async def test_a_call_does_not_wait_for_its_turn_for_ever(
     publisher: Publisher, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:

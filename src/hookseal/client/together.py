@@ -156,9 +156,9 @@ class Together:
                 resolve(call.future, copy.copy(error))
             return
         finally:
-            self.measured(asyncio.get_running_loop().time() - began_at, len(calls))
             self._free += 1
             self._look_soon()
+            self.measured(asyncio.get_running_loop().time() - began_at, len(calls))
         if results is None:
             self._send_alone(calls)
             return
