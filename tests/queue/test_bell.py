@@ -26,7 +26,7 @@ from hookseal.embedded.server import Server
 from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, TenantId
 from hookseal.queue.bell import Bell, bell
-from hookseal.queue.direct import Direct
+from hookseal.queue.direct import MOST_IDLE, Direct
 from hookseal.queue.intake import Intake
 from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
@@ -445,6 +445,16 @@ async def test_calls_at_once_get_their_own_answers(direct: Direct) -> None:
     answers = await asyncio.gather(*(sent(direct, ["ECHO", str(number)]) for number in range(20)))
 
     assert [[str(number).encode()] for number in range(20)] == answers
+
+
+@pytest.mark.req("DEL-02")
+async def test_many_calls_at_once_leave_few_connections_open(direct: Direct, observer: Redis) -> None:
+    await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(MOST_IDLE + 8)))
+
+    async def are_few() -> bool:
+        return MOST_IDLE == len(await others(observer))
+
+    await eventually(are_few)
 
 
 @pytest.mark.req("DEL-02")

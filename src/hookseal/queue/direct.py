@@ -12,12 +12,16 @@ from redis.exceptions import ConnectionError as ConnectionEnded
 from redis.exceptions import InvalidResponse, ReadOnlyError, ResponseError
 from redis.typing import EncodableT
 
+MOST_IDLE: Final = 32
 _TOKEN: Final = b"hookseal: in step?"
 _CLOSED: Final = "the connections are closed"
 
 
 class Direct:
-    """Sends commands over connections of its own, such as the pool makes. Any number of tasks may use it at once."""
+    """Sends commands over connections of its own, such as the pool makes. Any number of tasks may use it at once.
+
+    It keeps at most 32 connections that no call uses.
+    """
 
     def __init__(self, pool: ConnectionPool) -> None:
         """Connect at the first command."""
@@ -66,7 +70,7 @@ class Direct:
             if self._is_closed and isinstance(error, AttributeError):  # the client's, if it was about to send
                 raise ConnectionEnded(_CLOSED) from error
             raise
-        if is_usable and not self._is_closed:
+        if is_usable and not self._is_closed and len(self._idle) < MOST_IDLE:
             self._idle.append(connection)
         else:
             await self._end(connection)
