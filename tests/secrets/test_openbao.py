@@ -108,7 +108,7 @@ def test_a_404_says_that_the_version_was_deleted() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 429])
-@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff", pytest.param(b"[" * 100_000, id="deep")])
 def test_a_page_of_another_server_is_no_answer(status: int, body: bytes) -> None:
     error = meaning(status, body)
 
