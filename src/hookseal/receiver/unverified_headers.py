@@ -10,7 +10,10 @@ from hookseal.receiver.schemes import SCHEMES, unix_seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnverifiedHeaders:
-    """The claims of the headers; None for what is missing or malformed."""
+    """The claims of the headers; None for what is missing, and for a malformed time.
+
+    `delivery_id` is the text of its header, also if it is malformed: escape it before you show it.
+    """
 
     scheme: Scheme | None = None
     delivery_id: str | None = None
