@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
+from hookseal.admin import RotationStatus
+from hookseal.admin.signing_secrets import Secrets
 from hookseal.ground import ids
 from hookseal.pages.views import deliveries
 from hookseal.pages.views.verifying import LANGUAGES
@@ -169,6 +171,25 @@ async def test_a_secret_is_shown_when_somebody_asks_for_it(
     assert "no-store" == jane.response.headers["cache-control"]
     assert not SECRET.search(str(jane.response.url))
     assert ("secret.revealed", JANE) == last_of((await audited(installation.pool))[:-1])
+
+
+async def test_a_secret_is_shown_with_its_own_number(
+    jane: Browser, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if another one replaces it while the page is made."""
+    endpoint_id = await added(admin)
+    status = Secrets.status
+
+    async def late(secrets: Secrets, **of: Any) -> RotationStatus:
+        await secrets.rotate(**of, actor="test", algorithm="ed25519", overlap_seconds=0)
+        return await status(secrets, **of)
+
+    await jane.open(f"/endpoint/{endpoint_id}/secret")
+    monkeypatch.setattr(Secrets, "status", late)
+    await jane.press("Show the secret")
+
+    assert "One secret signs each request: number 2" in jane.text
+    assert "The secret, number 1" in jane.text
 
 
 async def test_a_secret_is_rotated_asked_for_rolled_back_and_ended(

@@ -26,7 +26,9 @@ async def show(asked: Asked) -> Shown:
     return await _shown(asked)
 
 
-async def _shown(asked: Asked, *, secret: str | None = None, problem: str | None = None, status: int = 200) -> Shown:
+async def _shown(
+    asked: Asked, *, secret: dict[str, str | None] | None = None, problem: str | None = None, status: int = 200
+) -> Shown:
     of: dict[str, Any] = {"tenant_id": asked.tenant, "endpoint_id": asked.path["endpoint_id"]}
     endpoint = await asked.admin.endpoints.find(**of)
     state = await asked.admin.secrets.status(**of)
@@ -54,7 +56,9 @@ async def reveal(asked: Asked) -> Shown:
         tenant_id=asked.tenant, endpoint_id=asked.path["endpoint_id"], actor=asked.access.actor
     )
     text = revealed.public_key or "" if revealed.secret is None else revealed.secret.reveal().decode()
-    return await _shown(asked, secret=text)
+    # With its own number: another one may have replaced it meanwhile.
+    secret = {"text": text, "number": version_of(revealed.secret_ref), "algorithm": revealed.algorithm}
+    return await _shown(asked, secret=secret)
 
 
 async def rotate(asked: Asked) -> Shown | Moved:
