@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -238,3 +239,19 @@ async def test_a_hanging_provider_fails_within_two_seconds(
                 unavailable(openbao, silence, lambda: setattr(to_openbao, "fault", None)),
                 unavailable(google, silence, lambda: setattr(kept, "fault", None)),
             )
+
+
+async def test_a_close_that_fails_leaves_no_other_provider_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    providers = Providers(replace(openbao_access("http://127.0.0.1:1", prefix()), aws=aws_access("").aws))
+    closed: set[Provider] = set()
+
+    async def fails(provider: Provider) -> None:
+        closed.add(provider)
+        raise ArithmeticError
+
+    for provider in (Provider.AWS, Provider.OPENBAO):
+        monkeypatch.setattr(providers.api(provider), "close", partial(fails, provider))
+    with pytest.raises(ArithmeticError):
+        await providers.close()
+
+    assert {Provider.AWS, Provider.OPENBAO} == closed

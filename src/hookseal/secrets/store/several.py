@@ -1,6 +1,6 @@
 """The stores of an installation: one for new versions, and those that still have versions from before a move."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -45,10 +45,11 @@ class Providers:
         return self._apis[provider]
 
     async def close(self) -> None:
-        """Close all connections."""
-        for api in self._apis.values():
-            await api.close()
-        self._apis.clear()
+        """Close all connections, also if one of them raises an error, which is raised afterwards."""
+        async with AsyncExitStack() as closing:
+            for api in self._apis.values():
+                closing.push_async_callback(api.close)
+            self._apis.clear()
 
     def _new_api(self, provider: Provider) -> ProviderApi:
         access, how = self._access, {"prefix": self._access.prefix, "seconds": self._access.call_seconds}
