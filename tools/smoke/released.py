@@ -45,7 +45,7 @@ async def try_out(folder: Path) -> dict[str, int]:
 def _rehearse(folder: Path, to: Path) -> dict[str, int]:
     """Make the release in a clone, in which what is unreleased gets the heading of the version; return the counts.
 
-    It is signed with a new SSH key. The checks that its users are told to make must accept it, and refuse it once any
+    It is signed with a new SSH key. The checks of docs/releasing.md must accept it, and refuse it once any
     of its files has changed.
     """
     clone = folder / "clone"
