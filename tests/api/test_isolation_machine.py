@@ -33,6 +33,8 @@ from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.servers import Servers, WithoutReset, database
 
 T = TypeVar("T")
+# Receivers that refuse connections: a ping of a host name would wait for a name server, now longer and now shorter.
+RECEIVERS: Final = "https://127.0.0.1:1"
 # A long run: ISOLATION_EXAMPLES=500, with other examples each time.
 EXAMPLES = int(os.environ.get("ISOLATION_EXAMPLES", "0"))
 OPERATOR: Final = "operator"
@@ -106,7 +108,10 @@ class Asked:
         members = {each.encode_name for each in msgspec.structs.fields(self.call.body)}
         whose = self.who if self.is_of_a_tenant or "{app_id}" not in self.call.path else self.tenant
         given = {"description": whose, "payload": {"of": whose}, "name": whose, **self.members}
-        return BODIES[self.call.name] | {name: value for name, value in given.items() if name in members}
+        usual = BODIES[self.call.name]
+        if "url" in usual:
+            usual = usual | {"url": f"{RECEIVERS}/new"}
+        return usual | {name: value for name, value in given.items() if name in members}
 
 
 class Place:
@@ -186,7 +191,12 @@ class World:
 async def _place(servers: Servers, name: str) -> AsyncIterator[Place]:
     name = f"{name}_{servers.process}"
     async with database(servers, name, template=servers.begun) as url:
-        environ = {"HOOKSEAL_ENV": "test", "SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": MASTER_KEY_TEXT}
+        environ = {
+            "HOOKSEAL_ENV": "test",
+            "HOOKSEAL_EGRESS_ALLOW": "127.0.0.1/32",
+            "SECRETS_PROVIDER": "db",
+            "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+        }
         async with (
             FairPool(url, max_size=2, connection_class=WithoutReset) as pool,
             Admin.connect(url, environ=environ) as admin,
@@ -207,7 +217,7 @@ NAMED: Final = st.builds(
 # The values of members: both tenants use the same ones, so that they would meet.
 MEMBERS: Final = st.fixed_dictionaries(
     {
-        "url": st.sampled_from(["https://one.example", "https://two.example"]),
+        "url": st.sampled_from([f"{RECEIVERS}/one", f"{RECEIVERS}/two"]),
         "uid": st.sampled_from([None, "main", "second"]),
         "eventId": st.sampled_from(["e-1", "e-2", "e-3"]),
         "disabled": st.sampled_from([False, False, True]),
@@ -227,7 +237,7 @@ class Isolation(RuleBasedStateMachine):
             own = Named(of_the_other=False, number=0, uid=None)
             for name in ("endpoint.create", "message.create"):
                 [call] = [call for call in CALLS if call.name == name]
-                members = {"url": "https://one.example", "uid": "main", "eventId": "e-1"}
+                members = {"url": f"{RECEIVERS}/one", "uid": "main", "eventId": "e-1"}
                 asked = Asked(call=call, who=tenant, tenant=tenant, named=own, iterator=None, key=None, members=members)
                 assert world.run(self._same(asked)) in {201, 202}
             self.deliver(tenant == self.tenants[1], "dead_letter")
