@@ -135,6 +135,43 @@ async def test_a_head_has_its_limit_while_a_request_is_in_work() -> None:
         await eventually(lambda: not server.server_state.connections)
 
 
+TRAILERS = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"0\r\nx: ", b"1;"], ids=["trailer", "extension"])
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_what_stands_behind_a_body_has_a_limit(begun: bytes, *, is_answered: bool) -> None:
+    """Neither a trailer nor the extension of a chunk is read without end, also of a request that was answered."""
+    async with listening(Connections(head_seconds=60), answer if is_answered else echo) as (server, port):
+        reader, writer = await opened(port, TRAILERS)
+        if is_answered:
+            await reader.readuntil(b"here")
+        writer.write(begun)
+        with suppress(ConnectionError):
+            async with asyncio.timeout(30):
+                while server.server_state.connections:
+                    writer.write(b"y" * 8_192)
+                    await writer.drain()
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+
+async def test_a_trailer_is_no_header() -> None:
+    """It would count as one of the request to which it belongs, and so would a million of them."""
+
+    async def names(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        await Response(b",".join(name for name, _ in scope["headers"]) + b"|")(scope, receive, send)
+
+    async with listening(Connections(), names) as (_, port):
+        reader, writer = await opened(port, TRAILERS + b"0\r\nidempotency-key: a\r\n\r\n")
+        async with asyncio.timeout(30):
+            answered = await reader.readuntil(b"|")
+        writer.close()
+
+    assert answered.endswith(b"\r\n\r\nhost,transfer-encoding|")
+
+
 UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 

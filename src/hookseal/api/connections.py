@@ -6,6 +6,7 @@
 | the same while the request before it is in work | 64 KiB | the connection is cut |
 | its body | 10 s, and the bytes of its call | 408, 413 |
 | what comes of a body after the answer | 10 s | closed |
+| a trailer behind a body, the extension of a chunk | 64 KiB | the connection is cut |
 | an open connection without a request | 20 s | closed |
 | an answer that is not read | 10 s | the connection is cut |
 | connections | 1,000 | one more closes the one that has been without a request for longest |
@@ -48,6 +49,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._limits = limits
         self._head_bytes = 0
+        self._extra_bytes = 0  # that came since the last of a body
         self._is_within_head = False
         self._is_within_body = False  # of a request that has been answered
         self._data = b""  # what is being read
@@ -84,8 +86,12 @@ class Connection(HttpToolsProtocol):
             self._head_bytes += len(data)
         elif self._is_within_head:
             self._head_bytes += len(data)
+        else:
+            self._extra_bytes += len(data)
         self._read(data)
-        if self._head_bytes > MOST_HEAD_BYTES:
+        if self._extra_bytes > MOST_HEAD_BYTES:
+            self.transport.abort()
+        elif self._head_bytes > MOST_HEAD_BYTES:
             if self in self._limits.waiting:
                 self._refuse(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
             elif self._is_within_head:
@@ -120,6 +126,7 @@ class Connection(HttpToolsProtocol):
         if not self._is_begun:
             if self not in self._limits.waiting:
                 self._head_bytes = 0
+            self._extra_bytes = 0
             self._is_within_head = True
             super().on_message_begin()
 
@@ -129,8 +136,8 @@ class Connection(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, once."""
-        if not self._is_begun:
+        """Take a header, once. A trailer is none: it stands behind the body."""
+        if self._is_within_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -142,6 +149,11 @@ class Connection(HttpToolsProtocol):
         self._limits.waiting.pop(self, None)
         self._head.end()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._extra_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait for the head of the next request, as of a first one, if this one has been answered already."""
