@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hookseal.api import connections
-from hookseal.api.connections import MOST_HEAD_BYTES, Connections
+from hookseal.api.connections import MOST_HEAD_BYTES, MOST_REQUESTS, Connections
 from tests.worker.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -194,6 +194,21 @@ async def test_a_request_for_another_protocol_keeps_its_body(body: bytes, *, at_
 
     assert [b"/first hello", b"/second ", b"/first hello"] == re.findall(rb"\r\n\r\n(.*?)\|", answered)
     assert 3 == answered.count(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("kind", [b"", UPGRADE], ids=["usual", "upgrade"])
+async def test_requests_that_wait_have_a_limit(kind: bytes) -> None:
+    """A client may send some before the answer to the first. With more the connection is cut."""
+    request = REQUEST.removesuffix(b"\r\n") + kind + b"\r\n"
+    async with listening(Connections(), echo) as (server, port):
+        reader, writer = await opened(port, request * (1 + MOST_REQUESTS))
+        async with asyncio.timeout(30):
+            for _ in range(1 + MOST_REQUESTS):
+                assert b"HTTP/1.1 200 OK" in await reader.readuntil(b"|")
+        writer.write(request * (2 + MOST_REQUESTS))
+        assert b"" == await rest(reader)
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
 
 
 async def test_a_body_that_nobody_reads_is_no_head() -> None:

@@ -4,6 +4,7 @@
 |---|---|---|
 | the head of a request | 10 s, 64 KiB | 408, 431, and the connection is closed |
 | the same while the request before it is in work | 64 KiB | the connection is cut |
+| requests that come while one before them is in work | 32 | the connection is cut |
 | its body | 10 s, and the bytes of its call | 408, 413 |
 | what comes of a body after the answer | 10 s | closed |
 | a trailer behind a body, the extension of a chunk | 64 KiB | the connection is cut |
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS: Final = 10.0
 MOST_HEAD_BYTES: Final = 65_536
+MOST_REQUESTS: Final = 32  # that wait for one before them: each takes 2 KiB of memory, and may have 20 bytes
 IDLE_SECONDS: Final = 20
 ANSWER_SECONDS: Final = 10.0
 MOST_CONNECTIONS: Final = 1_000
@@ -122,8 +124,10 @@ class Connection(HttpToolsProtocol):
         self._read(rest)
 
     def on_message_begin(self) -> None:
-        """Begin a request, unless it has begun."""
+        """Begin a request, unless it has begun. If too many wait already, the connection is cut."""
         if not self._is_begun:
+            if len(self.pipeline) >= MOST_REQUESTS:
+                raise _TooManyRequestsError
             if self not in self._limits.waiting:
                 self._head_bytes = 0
             self._extra_bytes = 0
@@ -200,6 +204,10 @@ class Connection(HttpToolsProtocol):
         self._answer.begin(ANSWER_SECONDS)
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+class _TooManyRequestsError(Exception):
+    pass
 
 
 class _Deadline:
