@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hookseal.api import connections
-from hookseal.api.connections import MOST_HEAD_BYTES, MOST_REQUESTS, Connections
+from hookseal.api.connections import MOST_HEAD_BYTES, MOST_HEADERS, MOST_REQUESTS, Connections
 from tests.worker.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -112,6 +112,22 @@ async def test_a_head_has_a_limit() -> None:
 
     assert answered.startswith(b"HTTP/1.1 431 ")
     assert b'{"code":"request_header_fields_too_large","detail":' in answered
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["begun", "whole"])
+async def test_a_head_has_a_limit_of_headers(end: bytes) -> None:
+    """Short ones would take thirty times as much memory as the bytes that a head may have."""
+    async with listening(Connections(), echo) as (server, port):
+        reader, writer = await opened(port, b"GET / HTTP/1.1\r\n" + b"x:\r\n" * MOST_HEADERS + b"\r\n")
+        async with asyncio.timeout(30):
+            assert (await reader.readuntil(b"|")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET / HTTP/1.1\r\n" + b"x:\r\n" * (MOST_HEADERS + 2) + end)
+        answered = await rest(reader)
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+    assert answered.startswith(b"HTTP/1.1 431 ")
+    assert 1 == answered.count(b"HTTP/1.1")
 
 
 async def test_a_head_has_its_limit_while_a_request_is_in_work() -> None:

@@ -2,8 +2,8 @@
 
 | what | limit | then |
 |---|---|---|
-| the head of a request | 10 s, 64 KiB | 408, 431, and the connection is closed |
-| the same while the request before it is in work | 64 KiB | the connection is cut |
+| the head of a request | 10 s, 64 KiB, 256 headers | 408, 431, and the connection is closed |
+| the same while the request before it is in work | 64 KiB, 256 headers | the connection is cut |
 | requests that come while one before them is in work | 32 | the connection is cut |
 | its body | 10 s, and the bytes of its call | 408, 413 |
 | what comes of a body after the answer | 10 s | closed |
@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS: Final = 10.0
 MOST_HEAD_BYTES: Final = 65_536
+MOST_HEADERS: Final = 256  # each takes 130 bytes of memory, and may have 4
 MOST_REQUESTS: Final = 32  # that wait for one before them: each takes 2 KiB of memory, and may have 20 bytes
 IDLE_SECONDS: Final = 20
 ANSWER_SECONDS: Final = 10.0
@@ -93,11 +94,8 @@ class Connection(HttpToolsProtocol):
         self._read(data)
         if self._extra_bytes > MOST_HEAD_BYTES:
             self.transport.abort()
-        elif self._head_bytes > MOST_HEAD_BYTES:
-            if self in self._limits.waiting:
-                self._refuse(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
-            elif self._is_within_head:
-                self.transport.abort()
+        elif self._head_bytes > MOST_HEAD_BYTES and (self in self._limits.waiting or self._is_within_head):
+            self._refuse_head(f"{MOST_HEAD_BYTES} bytes")
 
     def _read(self, data: bytes) -> None:
         self._data = data
@@ -127,7 +125,8 @@ class Connection(HttpToolsProtocol):
         """Begin a request, unless it has begun. If too many wait already, the connection is cut."""
         if not self._is_begun:
             if len(self.pipeline) >= MOST_REQUESTS:
-                raise _TooManyRequestsError
+                self.transport.abort()
+                raise _TooManyError
             if self not in self._limits.waiting:
                 self._head_bytes = 0
             self._extra_bytes = 0
@@ -142,6 +141,9 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, once. A trailer is none: it stands behind the body."""
         if self._is_within_head:
+            if len(self.headers) >= MOST_HEADERS:
+                self._refuse_head(f"{MOST_HEADERS} headers")
+                raise _TooManyError
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -180,6 +182,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in JSON as everything else, unless it would be taken for the answer to a request."""
+        if self.transport.is_closing():  # it is refused already
+            return
         if self in self._limits.waiting or (self.cycle.more_body and not self.pipeline):
             self._refuse(400, msg)
         else:
@@ -195,6 +199,12 @@ class Connection(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
 
+    def _refuse_head(self, most: str) -> None:
+        if self in self._limits.waiting:
+            self._refuse(431, f"the head of a request may have at most {most}")
+        else:
+            self.transport.abort()
+
     def _refuse(self, status: int, detail: str) -> None:
         body = msgspec.json.encode({"code": _REASONS[status].lower().replace(" ", "_"), "detail": detail})
         head = (
@@ -206,8 +216,8 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class _TooManyRequestsError(Exception):
-    pass
+class _TooManyError(Exception):
+    """Ends the parser, which would read the rest of what has come."""
 
 
 class _Deadline:
