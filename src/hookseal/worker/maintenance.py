@@ -94,9 +94,10 @@ class Housekeeping:
         return float(len(self._rotations.standing)) if self._leads() else None
 
     async def once(self) -> None:
-        """Do everything that is due now. A failure of one endpoint or tenant delays no other.
+        """Do everything that is due now. A failure of one endpoint or tenant delays no other tenant.
 
-        Raises `Unavailable`; the next look then does the rest.
+        It delays no other endpoint of its tenant either, but for the third row of it that is locked. Raises
+        `Unavailable`; the next look then does the rest.
         """
         await self._unlocked.versions.refresh()
         await self.rotate_due()
