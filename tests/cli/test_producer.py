@@ -49,8 +49,8 @@ async def test_a_right_for_every_tenant_remains(begun: Begun) -> None:
         ended = await begun.run("producer", "revoke", "--role", role, "--tenant", "acme")
 
     assert ended.out == (
-        f"the right is revoked, but {role} may still publish for acme, as it may for every tenant: "
-        f"to end that, run `hookseal producer revoke --role {role} --tenant '*'`\n"
+        f"the right is revoked, but {role} may still publish for acme, as it may for every tenant. "
+        f"To end that, run\n  hookseal producer revoke --tenant '*' --role {role}\n"
     )
 
 

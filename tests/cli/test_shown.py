@@ -10,7 +10,7 @@ import typer
 from hookseal.admin import AcceptedRestore, AuditHead, ContradictedHead, RevokedProducer, VerifiedLog, VerifiedTenant
 from hookseal.cli import audit, producer, restore
 from hookseal.cli.commands import tree
-from hookseal.cli.shared.output import plain as plain_text
+from hookseal.cli.shared.printing import laid_out
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from tests import rows
@@ -143,7 +143,17 @@ def test_a_name_of_others_marks_no_command() -> None:
         ),
     ]
     assert [] == [text for text in texts if "`hookseal up" in text]
-    assert f"--role '{plain_text(name)}' --tenant '*'`" in texts[-1]
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("role", ["billing", "one role of billing", "it's `role`", "role:"])
+def test_a_command_with_a_name_of_others_can_be_copied(role: str) -> None:
+    """It stands whole on its line, however long the name is, and a shell reads the name from it."""
+    text = producer._revoked_text(
+        RevokedProducer(role=role, tenant_id="acme", left_to_run=None, still_for_every_tenant=True)
+    )
+    shown = [part for line in text.splitlines() for part in laid_out(line, 60)]
+    assert ["hookseal", "producer", "revoke", "--tenant", "*", "--role", role] == shlex.split(shown[-1])
 
 
 async def require_fitting(words: list[str], code: int, settings: dict[str, str]) -> None:

@@ -72,8 +72,8 @@ def _revoked_text(revoked: RevokedProducer) -> str:
     name, tenants = plain(revoked.role), _tenant_name(revoked.tenant_id)
     if revoked.still_for_every_tenant:
         return (
-            f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
-            f"to end that, run `hookseal producer revoke --role {plain(shlex.quote(revoked.role))} --tenant '*'`"
+            f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant. "
+            f"To end that, run\n  hookseal producer revoke --tenant '*' --role {plain(shlex.quote(revoked.role))}"
         )
     statement = revoked.left_to_run
     more = "" if statement is None else f"\none statement is left, which needs a role with more rights:\n  {statement};"
