@@ -200,7 +200,7 @@ async def rewrap(operator: Operator, key_id: str) -> int:
             moved, after = moved + batch.moved, batch.last
     left = (await finish_rewrap(operator, key_id)).records
     if left:
-        raise RuntimeError(f"{left} records were left under the old key")
+        raise RuntimeError(f"records left under the old key: {left}")
     return moved
 
 
@@ -326,11 +326,11 @@ def figures_of(laps: Sequence[Lap], records: int) -> dict[str, Figure]:
 def missed(found: Found, figures: dict[str, Figure]) -> list[str]:
     """Return what the run did not meet: a bound, a delivery, or a record."""
     wanted = (
-        (found.failures, "secrets were not had, or deliveries not made at once"),
-        (found.left, "records are left under the old key"),
-        (found.unopened, "records do not open to what they were"),
+        (found.failures, "secrets not had, or deliveries not made at once"),
+        (found.left, "records left under the old key"),
+        (found.unopened, "records that do not open to what they were"),
     )
-    return [*misses(PROVES, figures), *(f"{number} {what}" for number, what in wanted if number)]
+    return [*misses(PROVES, figures), *(f"{what}: {number}" for number, what in wanted if number)]
 
 
 def shown(found: Found, figures: dict[str, Figure]) -> str:

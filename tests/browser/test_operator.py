@@ -83,7 +83,7 @@ async def test_what_was_given_up_is_counted_sent_and_cancelled(
 
         await visit.fill("At most so many a second (1 to 1,000)", "1")
         await visit.press("Send them again")
-        assert "of 5 are sent again" in await visit.text()
+        assert "of 5 sent again" in await visit.text()
         await visit.press("Cancel the rest")
         assert "Cancelled" in await visit.text()
         [job] = (await stage.admin.replays.list(tenant_id=tenant)).items

@@ -62,7 +62,8 @@ def test_a_row_of_another_length_is_reported(broken: str) -> None:
 
     assert [2, 3, 4] == [first.line, wrong.line, last.line]
     assert wrong.problem is not None
-    assert "cells and the first line 2" in str(wrong.problem)
+    number = "1 cell" if broken == CANARY else "4 cells"
+    assert f"the row has {number} and the first line 2" in str(wrong.problem)
     assert "canary" not in f"{wrong.problem} {wrong!r}"
     assert {"a": "3", "b": "4"} == last.cells
 

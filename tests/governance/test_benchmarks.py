@@ -89,7 +89,7 @@ async def test_an_altered_record_fails_the_lap(pool: Pool) -> None:
             "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 60, get_byte(sealed, 60) # 1)"
             " WHERE tenant_id = 'bench-01'"
         )
-        with pytest.raises(RuntimeError, match="1 records were left under the old key"):
+        with pytest.raises(RuntimeError, match="records left under the old key: 1"):
             await bench_keys.rewrap(operator, old.key_id)
         assert 2 == await bench_keys.opened(connection, KeyRing(old, (new,)))
 
@@ -108,9 +108,9 @@ def test_rates_are_shown_with_their_baselines() -> None:
     ("found", "message"),
     [
         (replace(HELD, laps=(replace(LAP, seconds=5.01),)), "rewrap took 100.2 us, at most 100 us are allowed"),
-        (replace(HELD, failures=1), "1 secrets were not had, or deliveries not made at once"),
-        (replace(HELD, left=2), "2 records are left under the old key"),
-        (replace(HELD, unopened=3), "3 records do not open to what they were"),
+        (replace(HELD, failures=1), "secrets not had, or deliveries not made at once: 1"),
+        (replace(HELD, left=2), "records left under the old key: 2"),
+        (replace(HELD, unopened=3), "records that do not open to what they were: 3"),
     ],
 )
 def test_a_slow_row_or_a_failure_is_a_miss(found: Found, message: str) -> None:

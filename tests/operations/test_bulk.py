@@ -109,7 +109,7 @@ async def outcome(error: Exception | None = None) -> str:
 async def test_a_refusal_fails_its_row(installation: Installation) -> None:
     """A refusal fails its row; up to ten unavailable rows in succession fail, the eleventh is an outage."""
     lines: list[str] = []
-    tally = Tally("rows", lines.append, total=99)
+    tally = Tally("row", lines.append, total=99)
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
         assert "done" == await tally.attempt(operator, {"line": 1}, outcome())
@@ -128,10 +128,22 @@ async def test_a_refusal_fails_its_row(installation: Installation) -> None:
     assert "23 of 99 rows: 1 done, 22 failed" in lines
 
 
+@pytest.mark.parametrize(
+    ("total", "reported"), [(None, "1 row: 1 done"), (1, "1 of 1 row: 1 done"), (2, "1 of 2 rows: 1 done")]
+)
+async def test_one_row_is_counted_as_one(installation: Installation, total: int | None, reported: str) -> None:
+    lines: list[str] = []
+    tally = Tally("row", lines.append, total=total)
+    async with installation.pool.acquire() as connection:
+        await tally.attempt(installation.operator(connection), {"line": 1}, outcome())
+    tally.end()
+    assert [reported] == lines
+
+
 @pytest.mark.parametrize("error", [InDoubt("?"), Defect("!"), ValueError("?")])
 async def test_an_unexpected_error_ends_the_run(installation: Installation, error: Exception) -> None:
     """A commit in doubt, an internal error and an unexpected error end the run and are no failed row."""
-    tally = Tally("rows", print)
+    tally = Tally("row", print)
     async with installation.pool.acquire() as connection:
         with pytest.raises(type(error)):
             await tally.attempt(installation.operator(connection), {"line": 1}, outcome(error))
@@ -140,7 +152,7 @@ async def test_an_unexpected_error_ends_the_run(installation: Installation, erro
 
 async def test_a_closed_connection_is_an_outage(installation: Installation, database_url: str) -> None:
     """On a closed connection the first unavailable row is an outage."""
-    tally = Tally("rows", print)
+    tally = Tally("row", print)
     connection = await asyncpg.connect(database_url)
     connection.terminate()
     with pytest.raises(Unavailable, match="gone"):

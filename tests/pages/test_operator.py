@@ -229,7 +229,7 @@ async def test_a_replay_is_counted_started_and_cancelled(
     await every.press("Send them again", rate="1")
     [job] = (await admin.replays.list(tenant_id="acme")).items
     assert (3, 1, "running") == (job.matched, job.rate, job.state)
-    assert "0 of 3 are sent again" in every.text
+    assert "0 of 3 sent again" in every.text
     await every.open("/operator/replays?state=running")
     assert job.replay_id in every.text
     await every.follow(job.replay_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from hookseal.errors import Malformed
+from hookseal.ground.ids import plural
 
 if TYPE_CHECKING:  # its type has no public name
     import _csv
@@ -70,7 +71,7 @@ def _rows(reader: "_csv.Reader", names: list[str]) -> Iterator[CsvRow]:
         if not cells:  # an empty line
             continue
         if len(cells) != len(names):
-            problem = _malformed(f"the row has {len(cells)} cells and the first line {len(names)}")
+            problem = _malformed(f"the row has {plural(len(cells), 'cell', 'cells')} and the first line {len(names)}")
             yield CsvRow(line=line, cells={}, problem=problem)
             continue
         yield CsvRow(line=line, cells={name: cell for name, cell in zip(names, cells, strict=True) if cell})

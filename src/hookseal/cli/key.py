@@ -22,6 +22,7 @@ from hookseal.config.load import NOTHING, harden_process, load
 from hookseal.config.settings import Part, Settings
 from hookseal.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused, with_advice
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import plural
 from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
@@ -327,8 +328,9 @@ def _unopened_text(one: UnopenedRecord | None) -> str | None:
 def _rewrapped_text(key: RewrappedKey) -> str:
     sealed = f"records re-wrapped: {key.moved}"
     if key.left and key.to is None and not key.failed:
+        stale = plural(key.left, f"record under {key.key_id} is stale", f"records under {key.key_id} are stale")
         return (
-            f"{sealed}; {key.left} under {key.key_id} appeared after a re-wrap had left none, so they are stale: "
+            f"{sealed}; {stale}, because a re-wrap had left none: "
             "run `hookseal restore check` (runbook, HooksealStaleRow)"
         )
     if key.left:

@@ -13,6 +13,7 @@ from hookseal.cli.context import READS, call
 from hookseal.cli.shared.moments import age
 from hookseal.cli.shared.output import Json, emit, key_values, plain
 from hookseal.cli.shared.runtime import start
+from hookseal.ground.ids import plural
 
 _MEGABYTE: Final = 1_000_000
 _DETAIL: Final = "    "  # before the second line of an entry
@@ -100,9 +101,8 @@ def _tenants(found: Status) -> Section | None:
     ]
     entries = [[line] for line in _aligned(rows)]
     if others.tenants:
-        entries.append(
-            [f"{others.tenants} others: {_up_to(others.pending, most)} pending  {_waits(others.oldest_seconds)}"]
-        )
+        number = plural(others.tenants, "other", "others")
+        entries.append([f"{number}: {_up_to(others.pending, most)} pending  {_waits(others.oldest_seconds)}"])
     return Section(["tenants" if found.all_tenants else "tenants (of more than 2,000)"], entries)
 
 

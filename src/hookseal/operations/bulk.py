@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import asyncpg
 
 from hookseal.errors import Defect, HooksealError, InDoubt, Refused, Unavailable, with_advice
+from hookseal.ground.ids import plural
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Connection
 from hookseal.postgres.translate import OUTAGES
@@ -27,12 +28,13 @@ Further = Callable[[], AbstractAsyncContextManager[Connection]]  # gives one mor
 class Tally:
     """Counts the outcomes of the rows and reports them; `total` is the number of rows, if it is known.
 
-    `labels` has other words for the outcomes, for a dry run. `on_progress` is called after each row.
+    `row` is the word for one of them. `labels` has other words for the outcomes, for a dry run. `on_progress` is called
+    after each row.
     """
 
     def __init__(
         self,
-        rows: str,
+        row: str,
         report: Report,
         *,
         total: int | None = None,
@@ -42,7 +44,7 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.failed: list[dict[str, object]] = []
         self.failures = 0
-        self._rows = rows
+        self._row = row
         self._tell = report
         self._labels = labels or {}
         self._total = total
@@ -100,7 +102,8 @@ class Tally:
     def _report(self) -> None:
         counts = [f"{number} {self._labels.get(outcome, outcome)}" for outcome, number in sorted(self.counts.items())]
         counts += [f"{self.failures} failed"] if self.failures else []
-        done = f"{self._done}{'' if self._total is None else f' of {self._total}'} {self._rows}"
+        rows = plural(self._done if self._total is None else self._total, self._row, f"{self._row}s")
+        done = rows if self._total is None else f"{self._done} of {rows}"
         self._tell(f"{done}: {', '.join(counts) or 'nothing to do'}")
 
 

@@ -78,7 +78,7 @@ async def import_rows(
     The result counts each `Import`, and the failures: the errors in the rows, and those of `import_endpoint`. Of two
     rows for one endpoint the first counts. Raises what `side_by_side` and `Tally.attempt` raise.
     """
-    tally = Tally("rows", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
+    tally = Tally("row", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
 
     async def work(operator: Operator, row: CheckedRow) -> str:
         if isinstance(row.wanted, HooksealError):

@@ -92,14 +92,14 @@ async def migrate_all(
     """
     column = await _column(operator)
     if column is PlaintextColumn.GONE:
-        return MigratedAll(column=column, tally=Tally("endpoints", report))
+        return MigratedAll(column=column, tally=Tally("endpoint", report))
     await migrate_secrets.require_readable(operator.connection)
     if finalize and (left := await migrate_secrets.count_unmigrated(operator.connection)):
         have = plural(left, "endpoint has", "endpoints have")
         raise Refused(f"{have} a plaintext secret that is not sealed", advice=_FIRST)
     total = await migrate_secrets.count_plaintext(operator.connection)
     labels = _FORETOLD if is_dry else None
-    tally = Tally("endpoints", report, total=total, labels=labels, on_progress=on_progress)
+    tally = Tally("endpoint", report, total=total, labels=labels, on_progress=on_progress)
     found = MigratedAll(column=column, tally=tally)
 
     async def work(operator: Operator, endpoint: PlaintextEndpoint) -> str:

@@ -61,7 +61,7 @@ async def move_all(
     """
     await operator.compare()
     await require_movable(operator, to)
-    tally = Tally("endpoints", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
+    tally = Tally("endpoint", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
 
     async def work(operator: Operator, found: Pointer) -> str:
         if is_dry:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from hookseal.ground.ids import plural
 from hookseal.pages import words
 from hookseal.pages.look import Look
 
@@ -62,6 +63,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    environment.globals["plural"] = plural
     environment.globals["words"] = words
     environment.globals["version"] = _VERSION
     return environment

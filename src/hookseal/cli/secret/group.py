@@ -120,7 +120,7 @@ def purge(
         purged,
         as_json=as_json,
         text=f"versions {'that would be ' if dry_run else ''}destroyed: {purged.versions} "
-        f"(retired at least {purged.older_than_days} days ago)",
+        f"(retired at least {plural(purged.older_than_days, 'day', 'days')} ago)",
     )
     raise typer.Exit(1 if purged.failed else 0)
 
