@@ -89,7 +89,7 @@ def differences(sbom: str, lock: str) -> list[str]:
 
 
 def release(root: Path, to: Path) -> list[str]:
-    """Write the files of the release of HEAD into the folder, in place of what is there; return what to tell.
+    """Write the files of the release of HEAD into the folder, in place of what is there; return the lines to print.
 
     Raises `CannotRelease`.
     """
@@ -108,14 +108,14 @@ def release(root: Path, to: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "dist"
         folder.mkdir()
-        told = [f"{', '.join(twice(root, folder))}: built twice, and equal"]
-        told += [f"{sbom(root, lock, folder, version)}: as requirements/{lock}.txt" for lock in LOCKS]
+        lines = [f"{', '.join(twice(root, folder))}: built twice, and equal"]
+        lines += [f"{sbom(root, lock, folder, version)}: as requirements/{lock}.txt" for lock in LOCKS]
         (folder / NOTES).write_text(f"# hookseal {version}\n\n{notes}\n", encoding="utf-8")
         (folder / SUMS).write_text(sums(folder), encoding="utf-8")
-        told.append(f"{SUMS}: {sign(root, folder / SUMS)}")
+        lines.append(f"{SUMS}: {sign(root, folder / SUMS)}")
         shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(folder, to)
-    return [f"hookseal {version} of {commit}", *told]
+    return [f"hookseal {version} of {commit}", *lines]
 
 
 def twice(root: Path, folder: Path) -> list[str]:
@@ -222,11 +222,11 @@ def main(arguments: Iterable[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        told = release(ROOT, ROOT / "dist")
+        lines = release(ROOT, ROOT / "dist")
     except (CannotRelease, RuntimeError) as error:
         print("\n".join(f"make release: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 1
-    print("\n".join(told))
+    print("\n".join(lines))
     return 0
 
 

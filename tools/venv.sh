@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds .venv from the pinned and hashed requirements.
 # `make` runs it when they are newer than .venv/demo or .venv/ready.
-# The first argument names what .venv shall do: `demo`, run hookseal, or `ready`, run the tests and the linters too.
+# The first argument names what .venv is for: `demo`, run hookseal, or `ready`, run the tests and the linters too.
 # The second names the Python to use; without it the newest one on PATH is taken, since newer ones deliver more.
 # 3.14 comes last: there is no wheel of Valkey for it, so the demo and the tests would need one of the system.
 set -eu

@@ -39,13 +39,13 @@ async def test_rows_are_imported_once(admin: Admin, installation: Installation) 
     ]
     how: dict[str, Any] = {"rows": rows, "actor": JANE, "scheme": "standard"}
     lines: list[str] = []
-    foretold = await admin.endpoints.import_rows(**how, dry_run=True, report=lines.append)
+    previewed = await admin.endpoints.import_rows(**how, dry_run=True, report=lines.append)
     assert () == (await admin.endpoints.list(tenant_id="acme")).items
     done = await admin.endpoints.import_rows(**how)
     again = await admin.endpoints.import_rows(**how)
 
     empty: dict[str, Any] = {"dry_run": False, "added": 0, "present": 0, "failures": 0, "failed": ()}
-    assert ImportedEndpoints(**empty | {"dry_run": True, "added": 2}) == foretold
+    assert ImportedEndpoints(**empty | {"dry_run": True, "added": 2}) == previewed
     assert {"line 2: would be added", "line 3: would be added", "2 rows: 2 would be added"} == set(lines)
     assert (ImportedEndpoints(**empty | {"added": 2}), ImportedEndpoints(**empty | {"present": 2})) == (done, again)
     found = await admin.endpoints.get(tenant_id="acme", endpoint_id=OLD_ID)

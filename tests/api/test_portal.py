@@ -248,7 +248,7 @@ async def test_a_link_opens_the_pages(
 async def test_a_portal_acts_for_the_user_that_the_product_named(
     server: str, admin: Admin, installation: Installation
 ) -> None:
-    """Whoever has its token cannot name another one."""
+    """A caller with its token cannot name another one."""
     made = await admin.portal.add(tenant_id="acme", user="jane", actor="test")
     async with with_token(server, made.token.reveal().decode()) as customer:
         endpoint = {"url": "https://a.example"}

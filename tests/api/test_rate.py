@@ -26,7 +26,7 @@ def test_a_burst_is_answered_and_then_the_rate() -> None:
 
 
 def test_a_caller_learns_when_to_ask_again() -> None:
-    """Whoever waits so long is answered; what was refused costs nothing."""
+    """A caller that waits so long is answered; what was refused costs nothing."""
     limit = RateLimit(8)
     answered(limit, "a", 16, 0.0)
     assert {0.125} == {limit.wait("a", 0.0) for _ in range(100)}

@@ -69,8 +69,8 @@ async def test_new_endpoints_sign_with_the_names_of_svix(world: World) -> None:
         event = await receiver.wait_for(2)
 
     assert {"id": 1} == verified(message, secrets[0])
-    told = verified(event, secrets[1])
-    assert ("endpoint.disabled", "acme") == (told["type"], told["data"]["tenant_id"])
+    sent = verified(event, secrets[1])
+    assert ("endpoint.disabled", "acme") == (sent["type"], sent["data"]["tenant_id"])
     for got in (message, event):
         names = {name for name in got.headers if name.startswith(("svix-", "webhook-"))}
         assert {"svix-id", "svix-timestamp", "svix-signature"} == names

@@ -303,7 +303,7 @@ async def test_a_wrong_clock_of_this_machine_is_found(begun: Begun, tmp_path: Pa
 
 
 async def test_an_old_transaction_is_found(begun: Begun, begun_pool: Pool) -> None:
-    """Whoever holds it, if the login may see that."""
+    """Its session is named, if the login may see it."""
     holder: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(begun.settings["DATABASE_URL"])
     async with holder.transaction():
         await holder.execute("CREATE TABLE hookseal.held ()")

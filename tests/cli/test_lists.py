@@ -144,12 +144,12 @@ async def filled(begun: Begun, role: str) -> dict[str, str]:
 async def test_a_list_of_an_unknown_tenant_says_so(begun: Begun) -> None:
     """On standard error, also with --json; the list is empty, and the command succeeds."""
     await begun.run("tenant", "add", "--tenant", "acme")
-    told = "no tenant nope is known: it was not added and has no endpoint, so look whether its name is right\n"
+    unknown = "no tenant nope is known: it was not added and has no endpoint, so look whether its name is right\n"
     for command in (
         *("audit list", "delivery list", "endpoint list", "endpoint stats", "event list"),
         *("producer list", "replay list", "token list"),
     ):
-        for tenant, expected in (("nope", told), ("acme", "")):
+        for tenant, expected in (("nope", unknown), ("acme", "")):
             ended = await begun.run(*command.split(), "--tenant", tenant, "--json")
             assert (0, expected) == (ended.code, ended.err), command
             assert tenant == "acme" or {"items": [], "next_cursor": None} == ended.json

@@ -91,7 +91,7 @@ LONG: Final[dict[str, Callable[[Begun, Path], Awaitable[str]]]] = {
 
 @pytest.mark.pure
 def test_each_command_that_goes_on_where_it_stopped_is_tried() -> None:
-    """They work in steps. An upgrade of the schema is one transaction, of which PostgreSQL tells nothing."""
+    """They work in steps. An upgrade of the schema is one transaction, whose progress PostgreSQL does not report."""
     tried = {command.partition(" --")[0] for command in LONG}
     assert {"db upgrade"} == {" ".join(words) for words, text in KNOWN.items() if text is CONTINUES} - tried
 

@@ -48,8 +48,8 @@ class Terminal:
     def starting(self) -> bytes:
         """What `up` says at its start: for root also where the data is."""
         placed = [Path(place.read_text().rstrip("\n")) for place in sorted(self.state.glob("*.place"))]
-        told = state.elsewhere(self.state, placed)
-        return STARTING if told is None else STARTING + f"{told}\n".encode()
+        elsewhere = state.elsewhere(self.state, placed)
+        return STARTING if elsewhere is None else STARTING + f"{elsewhere}\n".encode()
 
     async def start(self, *arguments: str, **settings: str) -> Process:
         """Start the command in this folder."""
@@ -391,11 +391,11 @@ def test_a_request_is_never_laid_out_as_a_command(
 ) -> None:
     """Whatever a request has, `up` and `listen` print no line on a terminal that begins as a command does."""
     monkeypatch.setenv("COLUMNS", "60")
-    told = f"{'word ' * 5}hookseal up {'word ' * 9}hookseal up `hookseal up {'word ' * 20}`"
+    text = f"{'word ' * 5}hookseal up {'word ' * 9}hookseal up `hookseal up {'word ' * 20}`"
     names = ("path", "webhook_id", "attempt", "message")
     about = {"event": "request.received", "status": 401, "verified": False, "retry": True}
     with on_a_terminal() as terminal:
-        say(dict.fromkeys(names, told) | about | {"body": f"hookseal up {told}"})
+        say(dict.fromkeys(names, text) | about | {"body": f"hookseal up {text}"})
     assert [] == [line for line in terminal.getvalue().splitlines() if line.lstrip(" `").startswith("hookseal")]
     assert re.search(r"^ +\| hookseal up word", terminal.getvalue(), re.MULTILINE)
 

@@ -245,5 +245,5 @@ def test_data_elsewhere_is_named() -> None:
     """Root's servers have their data in temporary folders: then it is said where; else there is nothing to say."""
     folder, temporary = Path("/srv/product/.hookseal"), Path("/temporary/hookseal-a/valkey")
     assert state.elsewhere(folder, [folder / "postgres", folder / "valkey"]) is None
-    told = str(state.elsewhere(folder, [folder / "postgres", temporary]))
-    assert [True, False] == [str(each) in told for each in (temporary, folder / "postgres")]
+    named = str(state.elsewhere(folder, [folder / "postgres", temporary]))
+    assert [True, False] == [str(each) in named for each in (temporary, folder / "postgres")]

@@ -160,7 +160,7 @@ def test_what_was_given_up_is_worth_a_look_and_no_more(dead_letters: int, failed
 
 
 def test_a_worker_that_drains_in_time_concerns_nobody() -> None:
-    """It was told to stop, and another one is about to start: neither that it is the only one, nor its limits."""
+    """It is stopping, and another one is about to start: neither that it is the only one, nor its limits."""
     assert () == concerns(replace(FINE, limits=[], draining=1))
     late = replace(FINE, limits=[], draining=1, oldest_due_seconds=900.0)
     assert () == concerns(late)

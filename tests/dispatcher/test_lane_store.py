@@ -82,13 +82,13 @@ async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(s
     assert [("secret", REFUSED)] * 3 == await shown(stored, rings)
     for ring in rings:
         found = await delivery_queries.facts(stored.pool, ring.delivery_id)
-        told = explain(found)
+        explanation = explain(found)
         assert (WaitingFor.SECRET, await stored.pool.fetchval("SELECT since FROM hookseal.held_endpoints")) == (
-            told.waiting_for,
-            told.since,
+            explanation.waiting_for,
+            explanation.since,
         )
-        assert f"A secret of its endpoint is refused (“{REFUSED}”)" in told.text
-        assert "hookseal secret cache-clear" == told.command
+        assert f"A secret of its endpoint is refused (“{REFUSED}”)" in explanation.text
+        assert "hookseal secret cache-clear" == explanation.command
 
     await rows.change(stored.pool, "held_endpoints", released_at=rows.NOW)
     assert lane == await shown(stored, rings)

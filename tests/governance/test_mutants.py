@@ -142,13 +142,13 @@ def test_each_is_tried_where_its_tests_pass(tree: Path, monkeypatch: pytest.Monk
         replace(TRIED, name="equal", new="return 0 + 1\n"),
         replace(TRIED, name="failing", new="return 3\n", tests=("tests/test_two.py",)),
     ]
-    told: list[Trial] = []
+    trials: list[Trial] = []
     without_plugins(monkeypatch)
-    try_all(tree, wanted, jobs=2, tell=told.append)
+    try_all(tree, wanted, jobs=2, report=trials.append)
 
-    verdicts = {trial.mutant.name: trial.ended.verdict for trial in told}
+    verdicts = {trial.mutant.name: trial.ended.verdict for trial in trials}
     assert {"n": Verdict.KILLED, "equal": Verdict.SURVIVED, "failing": Verdict.BROKEN} == verdicts
-    assert "without a mutant:" in next(trial.ended.out for trial in told if trial.mutant.name == "failing")
+    assert "without a mutant:" in next(trial.ended.out for trial in trials if trial.mutant.name == "failing")
 
 
 TABLE = """

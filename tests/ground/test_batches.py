@@ -207,7 +207,7 @@ async def test_a_call_that_succeeds_asks_nobody() -> None:
 
 
 async def test_a_failure_counts_as_the_first_try() -> None:
-    """The waits and the number of tries are those that tenacity was told."""
+    """The waits and the number of tries are those that tenacity was given."""
     call = Call(Unavailable("one"), Unavailable("two"))
     assert await retried(call, on=Unavailable, retrying=call.retrying) == 3
     assert [1, 2] == call.slept

@@ -110,7 +110,7 @@ def wrong(command: str) -> str | None:
 
 
 def test_each_thing_that_the_requirement_names_has_a_page() -> None:
-    """What the code can tell is generated from it."""
+    """What the code contains is generated from it."""
     [row] = re.findall(
         r"^\| OPS-06 \| \w+ \| `docs/`: (.+?);",
         (ROOT / "docs/requirements.md").read_text(encoding="utf-8"),

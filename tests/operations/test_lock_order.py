@@ -72,13 +72,13 @@ async def test_a_purge_and_an_acceptance_do_not_deadlock(installation: Installat
             " WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
         )
         async with purging.transaction():
-            doomed = await retention.lock_expired(purging, ACME, days=0)
-            assert 1 == len(doomed)
+            expired = await retention.lock_expired(purging, ACME, days=0)
+            assert 1 == len(expired)
             accept = asyncio.create_task(accept_restore(operator, ()))
             await blocked(installation)
             await epoch.move_cache(purging)
             await other.audit(
-                Action.SECRET_DESTROYED, of=f"secret:{doomed[0].ref}", tenant=ACME, after={"state": "kept"}
+                Action.SECRET_DESTROYED, of=f"secret:{expired[0].ref}", tenant=ACME, after={"state": "kept"}
             )
         assert [gone] == [found.endpoint_id for found in (await accept).endpoints]
 

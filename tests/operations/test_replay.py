@@ -188,8 +188,8 @@ async def test_the_refusal_says_what_a_held_delivery_waits_for(
         await replayed(installation, ring)
 
     why = explain(await delivery_queries.facts(installation.pool, ring.delivery_id)).text
-    told = f"the delivery waits to be sent already, so that a replay would change nothing\n{why}"
-    assert told == with_advice(caught.value)
+    message = f"the delivery waits to be sent already, so that a replay would change nothing\n{why}"
+    assert message == with_advice(caught.value)
     assert "delivery_id" == caught.value.field
 
 

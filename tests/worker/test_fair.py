@@ -283,7 +283,7 @@ async def ordered(world: World, url: str) -> EndpointId:
 
 
 async def publish(world: World, reader: Reader, number: int) -> list[Ring]:
-    """Publish that many events, and tell the receiver their order."""
+    """Publish that many events, and give the receiver their order."""
     rings = []
     for _ in range(number):
         (ring,) = await world.publish()

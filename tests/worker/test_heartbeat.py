@@ -103,7 +103,7 @@ async def test_after_an_outage_each_worker_keeps_its_share(pool: Pool) -> None:
 
 @pytest.mark.req("DEL-09")
 async def test_a_worker_that_died_in_an_outage_loses_its_share(pool: Pool) -> None:
-    """Whoever does not beat within 15 s after an outage is dead: the others divide its share."""
+    """A worker that does not beat within 15 s after an outage is dead: the others divide its share."""
     clock = FakeClock()
     *workers, _ = await fleet_of(pool, clock)
     await pass_time(pool, clock, LIVE_SECONDS + 1)

@@ -342,7 +342,7 @@ async def scraped(worker: Worker) -> set[str]:
 async def test_a_scrape_takes_less_than_a_second_without_postgresql(
     own_postgres: Server, redis_url: str, tmp_path: Path
 ) -> None:
-    """Also of two processes; what PostgreSQL does not tell is absent, and the rest is there."""
+    """Also of two processes; what PostgreSQL does not report is absent, and the rest is there."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
         installed = await world(pool, own_postgres.url, redis_url, tmp_path)
         async with installed.worker() as one, installed.worker(HOOKSEAL_PROCESSES="2") as two:

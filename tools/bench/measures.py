@@ -223,7 +223,7 @@ async def _ready(process: asyncio.subprocess.Process, log_file: Path, meter: Met
 
 
 def _begin(process: asyncio.subprocess.Process) -> None:
-    """Tell a loop without a queue to begin."""
+    """Let a loop without a queue begin."""
     if process.stdin is None:
         raise RuntimeError("the process has no standard input")
     process.stdin.write(b"\n")

@@ -19,7 +19,7 @@ def run(wanted: Sequence[Mutant], *, jobs: int, keep: Callable[[Trial], None] | 
     """Try each of them, print the progress, and have each trial kept."""
     found: dict[str, Verdict] = {}
 
-    def tell(trial: Trial) -> None:
+    def report(trial: Trial) -> None:
         verdict = found[trial.mutant.name] = trial.ended.verdict
         _say(f"[{len(found)}/{len(wanted)}] {verdict}: {trial.mutant.name} ({trial.seconds:.0f} s)")
         if verdict is Verdict.BROKEN:
@@ -27,7 +27,7 @@ def run(wanted: Sequence[Mutant], *, jobs: int, keep: Callable[[Trial], None] | 
         if keep is not None:
             keep(trial)
 
-    try_all(ROOT, wanted, jobs=jobs, tell=tell)
+    try_all(ROOT, wanted, jobs=jobs, report=report)
     return found
 
 

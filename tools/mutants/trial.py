@@ -65,8 +65,8 @@ class Trial:
     seconds: float
 
 
-def try_all(root: Path, wanted: Sequence[Mutant], *, jobs: int, tell: Callable[[Trial], None]) -> None:
-    """Try these mutants in that many copies of the repository at once, and tell of each; of one at a time.
+def try_all(root: Path, wanted: Sequence[Mutant], *, jobs: int, report: Callable[[Trial], None]) -> None:
+    """Try these mutants in that many copies of the repository at once, and report each, one at a time.
 
     Mutants whose tests are in the same files follow each other. These tests run once without a mutant before; if they
     do not pass, each of these mutants is broken.
@@ -78,7 +78,7 @@ def try_all(root: Path, wanted: Sequence[Mutant], *, jobs: int, tell: Callable[[
             while waiting:
                 for trial in _trials(tree, waiting.popleft()):
                     with lock:
-                        tell(trial)
+                        report(trial)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:

@@ -29,7 +29,7 @@ EXTRAS: Final = "UX-01"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return 0 if all works, and every bound is met if there shall be a record; else 1."""
+    """Return 0 if all works, and with `--record` every bound is met; else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", action="store_true", help=f"write the records of {TUTORIAL} and {EXTRAS}")
     asked = parser.parse_args(arguments)

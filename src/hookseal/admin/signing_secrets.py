@@ -296,7 +296,7 @@ class Secrets:
         """
         owner, is_dry = self._session.tenant_of_one(tenant_id), arguments.flag(dry_run, "dry_run")
         days = self._retention_days if older_than_days is None else arguments.days(older_than_days)
-        tell = report or (lambda _tenant, _destroyed: None)
+        notify = report or (lambda _tenant, _destroyed: None)
         versions, failed = 0, list[FailedPurge]()
         async with self._session.changing(actor) as operator:
             tenants = await retention.tenants(operator.connection, days=days) if owner is None else [owner]
@@ -310,12 +310,12 @@ class Secrets:
                         batch = await secret_operations.purge_batch(operator, tenant, days=days)
                         destroyed, versions = destroyed + batch, versions + batch
                         if batch:
-                            tell(tenant, destroyed)
+                            notify(tenant, destroyed)
                 except HooksealError as error:
                     if isinstance(error, Unavailable) and not is_locked(error):
                         raise
                     failed.append(FailedPurge(tenant_id=tenant, code=error.code, message=with_advice(error)))
-                    tell(tenant, error)
+                    notify(tenant, error)
         return Purge(tenant_id=owner, older_than_days=days, dry_run=is_dry, versions=versions, failed=tuple(failed))
 
     async def move(

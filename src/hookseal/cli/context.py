@@ -72,8 +72,8 @@ async def _is_known(admin: Admin, tenant: str) -> bool:
 
 def say_unknown(tenant: str) -> None:
     """Say on standard error that no such tenant is known."""
-    told = f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
-    note(told, prefix="")
+    text = f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
+    note(text, prefix="")
 
 
 class AdminSession:

@@ -124,10 +124,10 @@ def _say_text(event: dict[str, Any]) -> None:
         how = f"verified with {secrets}" if event["secrets"] else "accepted, and not verified"
         emit(event, as_json=False, text=f"listening  {event['url']}  requests are {how}; Ctrl-C ends it")
         return
-    told = {name: plain(str(event.get(name))) for name in ("path", "webhook_id", "attempt", "message")}
+    facts = {name: plain(str(event.get(name))) for name in ("path", "webhook_id", "attempt", "message")}
     verified = event.get("verified")
-    how = "not verified" if verified is None else f"{'verified' if verified else 'REFUSED'}, {told['message']}"
-    again = f"  attempt {told['attempt']}" if event["retry"] else ""
-    emit(event, as_json=False, text=f"{event['status']}  {told['path']}  {told['webhook_id']}{again}  {how}")
+    how = "not verified" if verified is None else f"{'verified' if verified else 'REFUSED'}, {facts['message']}"
+    again = f"  attempt {facts['attempt']}" if event["retry"] else ""
+    emit(event, as_json=False, text=f"{event['status']}  {facts['path']}  {facts['webhook_id']}{again}  {how}")
     if event["event"] == "request.received":
         emit(event, as_json=False, text=f"     {printable_body(event['body'])}")

@@ -102,8 +102,8 @@ def _text(answer: Mapping[str, Any]) -> str:
         lines += [f"{plain(name)}: {plain(str(state))}" for name, state in checks.items()]
     unrecorded = answer.get("unrecorded")
     if isinstance(unrecorded, dict):
-        told = {name: plain(str(fact)) for name, fact in {**_NOT_SAID, **unrecorded}.items()}
-        lines += ["unrecorded: {outcomes} since {since}: {reason}".format_map(told)]
+        facts = {name: plain(str(fact)) for name, fact in {**_NOT_SAID, **unrecorded}.items()}
+        lines += ["unrecorded: {outcomes} since {since}: {reason}".format_map(facts)]
     processes = answer.get("processes")
     if isinstance(processes, dict):
         lines += [f"process {plain(number)}: {plain(str(state))}" for number, state in processes.items()]

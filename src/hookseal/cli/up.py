@@ -132,11 +132,11 @@ def _say_text(event: dict[str, Any]) -> None:
             f"logs      {event['worker_log']}, {event['api_log']}\n",
         )
         return
-    told = {name: plain(str(event.get(name))) for name in ("path", "webhook_id", "attempt", "message")}
+    facts = {name: plain(str(event.get(name))) for name in ("path", "webhook_id", "attempt", "message")}
     kind = "replay" if event.get("replay") else "retry" if event["retry"] else ""
-    again = f"  {kind}, attempt {told['attempt']}" if kind else ""
+    again = f"  {kind}, attempt {facts['attempt']}" if kind else ""
     how = {True: "verified", False: "REFUSED", None: "not verified"}[event["verified"]]
-    received = f"received  {told['path']}  webhook-id {told['webhook_id']}{again}  {how}, {told['message']}"
+    received = f"received  {facts['path']}  webhook-id {facts['webhook_id']}{again}  {how}, {facts['message']}"
     emit(event, as_json=False, text=received)
     if event["event"] == "request.received":
         emit(event, as_json=False, text=f"          {printable_body(event['body'])}")

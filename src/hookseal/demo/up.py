@@ -98,8 +98,8 @@ async def _hold(
     at_once: asyncio.Event,
 ) -> None:
     async with stack(folder) as both:
-        if (told := state.elsewhere(folder, (both.postgres.folder, both.valkey.folder))) is not None:
-            report(told)
+        if (elsewhere := state.elsewhere(folder, (both.postgres.folder, both.valkey.folder))) is not None:
+            report(elsewhere)
         installation = await install(both, folder)
         token = await _token(installation, folder)
         environment, api_port = installation.environment(os.environ), state.api_port(folder)

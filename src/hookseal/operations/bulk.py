@@ -45,7 +45,7 @@ class Tally:
         self.failed: list[dict[str, object]] = []
         self.failures = 0
         self._row = row
-        self._tell = report
+        self._report_line = report
         self._labels = labels or {}
         self._total = total
         self._on_progress = on_progress
@@ -86,7 +86,7 @@ class Tally:
         if len(self.failed) < MOST_LISTED:
             self.failed.append({**place, "code": error.code, "message": with_advice(error), "field": error.field})
         named = (f"line {part}" if name == "line" else str(part) for name, part in place.items())
-        self._tell(f"{' '.join(named)}: {with_advice(error)}")
+        self._report_line(f"{' '.join(named)}: {with_advice(error)}")
 
     def end(self) -> None:
         """Report the counts after the last row."""
@@ -104,7 +104,7 @@ class Tally:
         counts += [f"{self.failures} failed"] if self.failures else []
         rows = plural(self._done if self._total is None else self._total, self._row, f"{self._row}s")
         done = rows if self._total is None else f"{self._done} of {rows}"
-        self._tell(f"{done}: {', '.join(counts) or 'nothing to do'}")
+        self._report_line(f"{done}: {', '.join(counts) or 'nothing to do'}")
 
 
 async def side_by_side(

@@ -20,7 +20,7 @@ from hookseal.secrets.core.trust import require_own
 from hookseal.secrets.endpoint import pointer
 
 DISABLED: Final = "imported as disabled"
-_FORETOLD: Final = {"added": "would be added", "present": "exists already"}
+_DRY_RUN_LABELS: Final = {"added": "would be added", "present": "exists already"}
 
 
 class Import(StrEnum):
@@ -78,7 +78,7 @@ async def import_rows(
     The result counts each `Import`, and the failures: the errors in the rows, and those of `import_endpoint`. Of two
     rows for one endpoint the first counts. Raises what `side_by_side` and `Tally.attempt` raise.
     """
-    tally = Tally("row", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
+    tally = Tally("row", report, labels=_DRY_RUN_LABELS if is_dry else None, on_progress=on_progress)
 
     async def work(operator: Operator, row: CheckedRow) -> str:
         if isinstance(row.wanted, HooksealError):
@@ -96,7 +96,7 @@ async def import_rows(
     async def one(operator: Operator, row: CheckedRow) -> None:
         outcome = await tally.attempt(operator, {"line": row.line}, work(operator, row))
         if is_dry and outcome is not None:
-            report(f"line {row.line}: {_FORETOLD[outcome]}")
+            report(f"line {row.line}: {_DRY_RUN_LABELS[outcome]}")
 
     await side_by_side(operator, further, _without_duplicates(rows), one)
     tally.end()

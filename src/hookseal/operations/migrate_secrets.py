@@ -39,7 +39,7 @@ class Migration(StrEnum):
     GONE = "gone"
 
 
-_FORETOLD: Final[dict[str, str]] = {
+_DRY_RUN_LABELS: Final[dict[str, str]] = {
     Migration.MIGRATED: "would be migrated",
     Migration.PRESENT: "sealed before",
     Migration.GONE: "gone meanwhile",
@@ -98,7 +98,7 @@ async def migrate_all(
         have = plural(left, "endpoint has", "endpoints have")
         raise Refused(f"{have} a plaintext secret that is not sealed", advice=_FIRST)
     total = await migrate_secrets.count_plaintext(operator.connection)
-    labels = _FORETOLD if is_dry else None
+    labels = _DRY_RUN_LABELS if is_dry else None
     tally = Tally("endpoint", report, total=total, labels=labels, on_progress=on_progress)
     found = MigratedAll(column=column, tally=tally)
 
@@ -113,7 +113,7 @@ async def migrate_all(
         place = {"tenant_id": endpoint.tenant_id, "endpoint_id": endpoint.endpoint_id}
         what = await tally.attempt(operator, place, work(operator, endpoint))
         if is_dry and what is not None:
-            report(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {_FORETOLD[what]}")
+            report(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {_DRY_RUN_LABELS[what]}")
 
     await side_by_side(operator, further, migrate_secrets.iterate(operator.connection), one)
     tally.end()

@@ -28,7 +28,7 @@ class Movement(StrEnum):
     GONE = "gone"
 
 
-_FORETOLD: Final[dict[str, str]] = {
+_DRY_RUN_LABELS: Final[dict[str, str]] = {
     Movement.MOVED: "to move",
     Movement.PRESENT: "there already",
     Movement.GONE: "gone meanwhile",
@@ -61,7 +61,7 @@ async def move_all(
     """
     await operator.compare()
     await require_movable(operator, to)
-    tally = Tally("endpoint", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
+    tally = Tally("endpoint", report, labels=_DRY_RUN_LABELS if is_dry else None, on_progress=on_progress)
 
     async def work(operator: Operator, found: Pointer) -> str:
         if is_dry:

@@ -55,10 +55,10 @@ async def purge_batch(operator: Operator, tenant: TenantId, *, days: int) -> int
     `Unavailable`; then nothing of the batch is destroyed.
     """
     async with operator.changing() as connection:
-        doomed = await retention.lock_expired(connection, tenant, days=days)
-        if doomed:
-            await retention.destroy(connection, tenant, doomed)
-        for each in doomed:
+        expired = await retention.lock_expired(connection, tenant, days=days)
+        if expired:
+            await retention.destroy(connection, tenant, expired)
+        for each in expired:
             await operator.audit(
                 Action.SECRET_DESTROYED,
                 of=f"secret:{each.ref}",
@@ -66,7 +66,7 @@ async def purge_batch(operator: Operator, tenant: TenantId, *, days: int) -> int
                 before={"state": "retired", "retired_at": each.retired_at, "key_id": each.key_id},
                 after={"state": "destroyed"},
             )
-    return len(doomed)
+    return len(expired)
 
 
 async def remove_leftovers(

@@ -163,7 +163,7 @@ def explain(facts: Facts) -> Explanation:
         standing.advice if standing.command is None else f"{standing.advice}:",
     ]
     # A reason may be a text of an operator: its line breaks are none of ours.
-    told = [" ".join(line.splitlines()) for line in lines if line]
+    shown = [" ".join(line.splitlines()) for line in lines if line]
     return Explanation(
         state=facts.state.value,
         waiting_for=None if facts.waiting_for is None else facts.waiting_for.value,
@@ -178,7 +178,7 @@ def explain(facts: Facts) -> Explanation:
         probe_at=facts.probe_at if facts.state is State.PENDING else None,
         cancelled_at=facts.cancelled_at,
         lease_expires_at=facts.lease_expires_at if facts.state is State.SENDING else None,
-        text="\n".join(told if standing.command is None else [*told, f"  {standing.command}"]),
+        text="\n".join(shown if standing.command is None else [*shown, f"  {standing.command}"]),
     )
 
 
@@ -420,7 +420,7 @@ def _error(facts: Facts) -> str:
 
 
 def _foreign(text: str) -> str:
-    """Return the text as a quotation, without backticks: between these stands a command that a person shall run."""
+    """Return the text as a quotation, without backticks: between these stands a command for a person to run."""
     return f"“{text.translate(_NO_MARKS)}”"
 
 

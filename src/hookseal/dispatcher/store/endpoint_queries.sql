@@ -6,7 +6,7 @@ e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
        e.created_at, {updated_at}, {lane}, {lane_since}, {states}
 
--- What the product has given it, to find it and to tell it from others.
+-- What the product has given it, to find it and to distinguish it from others.
 -- name: given
 e.uid, e.name, e.description, e.metadata::text AS metadata, e.channels
 

@@ -37,9 +37,9 @@ VALUES ($1, $2, $3, $4, 'destroyed',
 -- name: add_destroyed
 INSERT INTO hookseal.secret_leftovers (tenant_id, name, version, provider, why)
 SELECT r.tenant_id, r.name, r.version, r.provider, 'destroyed'
-  FROM unnest($2::text[], $3::text[]::bigint[]) AS doomed (name, version)
+  FROM unnest($2::text[], $3::text[]::bigint[]) AS destroyed (name, version)
   JOIN hookseal.secret_records AS r
-    ON r.tenant_id = $1 AND r.name = doomed.name AND r.version = doomed.version
+    ON r.tenant_id = $1 AND r.name = destroyed.name AND r.version = destroyed.version
  WHERE r.provider NOT IN ('db', 'dev')
     ON CONFLICT DO NOTHING
 

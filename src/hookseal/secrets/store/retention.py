@@ -79,11 +79,11 @@ async def lock_expired(
     ]
 
 
-async def destroy(connection: Connection, tenant: TenantId, doomed: Sequence[ExpiredVersion]) -> None:
+async def destroy(connection: Connection, tenant: TenantId, expired: Sequence[ExpiredVersion]) -> None:
     """Destroy the material of these versions, in the transaction that locked them. Raises `SecretUnavailable`.
 
     Outside PostgreSQL it is worthless from then on, and `leftovers.remove` removes it there.
     """
-    names, numbers = [each.ref.name for each in doomed], [str(each.ref.version) for each in doomed]
+    names, numbers = [each.ref.name for each in expired], [str(each.ref.version) for each in expired]
     await _SQL.execute(connection, "destroy", tenant, names, numbers)
-    await external.add_destroyed(connection, tenant, [(each.ref.name, each.ref.version) for each in doomed])
+    await external.add_destroyed(connection, tenant, [(each.ref.name, each.ref.version) for each in expired])

@@ -51,5 +51,5 @@ SELECT r.ref, r.key_id, r.changed_at AS retired_at
 -- name: destroy
 UPDATE hookseal.secret_records AS r
    SET state = 'destroyed', sealed = NULL, share = NULL, changed_at = now()
-  FROM unnest($2::text[], $3::text[]::bigint[]) AS doomed (name, version)
- WHERE r.tenant_id = $1 AND r.name = doomed.name AND r.version = doomed.version AND r.state = 'retired'
+  FROM unnest($2::text[], $3::text[]::bigint[]) AS expired (name, version)
+ WHERE r.tenant_id = $1 AND r.name = expired.name AND r.version = expired.version AND r.state = 'retired'
