@@ -1,5 +1,6 @@
 """What a customer does, by the forms and links of the pages."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,14 +8,14 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
-from hookseal.admin import RotationStatus
-from hookseal.admin.signing_secrets import Secrets
+from hookseal.audit import log
 from hookseal.ground import ids
 from hookseal.pages.views import deliveries
 from hookseal.pages.views.verifying import LANGUAGES
 from tests import rows
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
+from tests.operations.blocked import blocked
 from tests.operations.test_replay_jobs import dead_letters
 from tests.pages.browser import Browser
 from tests.worker.world import receiving
@@ -173,20 +174,23 @@ async def test_a_secret_is_shown_when_somebody_asks_for_it(
     assert ("secret.revealed", JANE) == last_of((await audited(installation.pool))[:-1])
 
 
-async def test_a_secret_is_shown_with_its_own_number(
-    jane: Browser, admin: Admin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also if another one replaces it while the page is made."""
+async def test_a_secret_is_shown_with_its_own_number(jane: Browser, admin: Admin, installation: Installation) -> None:
+    """Also if another one replaces it while the page is made: after the secret was read, and before its status is."""
     endpoint_id = await added(admin)
-    status = Secrets.status
+    how: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint_id, "actor": "test", "overlap_seconds": 0}
 
-    async def late(secrets: Secrets, **of: Any) -> RotationStatus:
-        await secrets.rotate(**of, actor="test", algorithm="ed25519", overlap_seconds=0)
-        return await status(secrets, **of)
+    async def rotate() -> None:
+        async with installation.pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE hookseal.endpoints")  # who reads it next waits until it is rotated
+            await admin.secrets.rotate(**how, algorithm="ed25519", connection=connection)
 
     await jane.open(f"/endpoint/{endpoint_id}/secret")
-    monkeypatch.setattr(Secrets, "status", late)
-    await jane.press("Show the secret")
+    async with asyncio.TaskGroup() as tasks, installation.pool.acquire() as connection, connection.transaction():
+        await log.lock_chain(connection, ids.TenantId("acme"))
+        tasks.create_task(jane.press("Show the secret"))
+        await blocked(installation)  # it has read the secret, and cannot record it
+        tasks.create_task(rotate())
+        await blocked(installation, 2)
 
     assert "One secret signs each request: number 2" in jane.text
     assert "The secret, number 1" in jane.text
