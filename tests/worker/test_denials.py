@@ -164,7 +164,7 @@ async def test_counts_survive_an_outage(scene: Scene) -> None:
 
 async def test_locked_audit_logs_delay_no_other_tenant(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tenants whose audit logs are locked keep their counts for the next time; the other tenants are audited."""
-    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    monkeypatch.setattr(operator, "LOCK_SECONDS", 0.05)
     locked, tenants = ("acme", "bbbb", "cccc"), ("acme", "bbbb", "cccc", "dddd")
     for tenant in tenants:
         scene.denials.add(of(tenant), SecretDenied())
@@ -183,7 +183,7 @@ async def test_a_locked_audit_log_delays_no_stale_row_of_another_tenant(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the locked one are kept, and only one of them is tried; the other tenants' are audited."""
-    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    monkeypatch.setattr(operator, "LOCK_SECONDS", 0.05)
     stale = StaleReports(
         scene.pool, scene.unlocked, worker_id="w1", clock=scene.clock, meter=scene.meter, log=structlog.get_logger()
     )

@@ -337,7 +337,7 @@ async def test_a_locked_row_is_left_for_later(scene: Scene, monkeypatch: pytest.
     for number in range(2):
         await scene.scheduling.endpoint(days=30, number=number)
     await scene.scheduling.pass_(29 * DAY)
-    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    monkeypatch.setattr(operator, "LOCK_SECONDS", 0.05)
     keeper = await scene.keeper(FakeClock())
     with capture_logs() as logs:
         async with scene.scheduling.pool.acquire() as connection, connection.transaction():
@@ -353,7 +353,7 @@ async def test_locked_rows_of_one_tenant_stop_no_other(scene: Scene, monkeypatch
         await scene.scheduling.endpoint(days=30, number=number)
     await scene.scheduling.endpoint(days=30, tenant="globex")
     await scene.scheduling.pass_(29 * DAY)
-    monkeypatch.setattr(operator, "_LIMITS_AND_NEWEST", operator._LIMITS_AND_NEWEST.replace("4500ms", "50ms"))
+    monkeypatch.setattr(operator, "LOCK_SECONDS", 0.05)
     keeper = await scene.keeper(FakeClock())
     with capture_logs() as logs:
         async with scene.scheduling.pool.acquire() as connection, connection.transaction():

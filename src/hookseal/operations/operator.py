@@ -26,12 +26,12 @@ _NOT_COMMITTED: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# A wait for one lock ends before the time-out of a statement (5 s), so that the error says that a row is locked.
+LOCK_SECONDS: Final = 4.5  # less than the time-out of a statement (5 s), so that the error says that a row is locked
 # One statement also reads what the secrets depend on, to save each change a round trip.
 _LIMITS: Final = """
 SELECT ({asked}),
        set_config('idle_in_transaction_session_timeout', '5s', true),
-       set_config('lock_timeout', '4500ms', true)
+       set_config('lock_timeout', $1, true)
 """
 _NEWEST: Final = """
 SELECT max(version)::text
@@ -47,8 +47,12 @@ async def limit_transaction(connection: Connection) -> str | None:
 
     Returns the id of the newest version of the integrity key, None if the store is not in PostgreSQL.
     """
-    newest: str | None = await connection.fetchval(_LIMITS_AND_NEWEST)
+    newest: str | None = await connection.fetchval(_LIMITS_AND_NEWEST, _lock_timeout())
     return newest
+
+
+def _lock_timeout() -> str:
+    return f"{LOCK_SECONDS * 1_000:.0f}ms"
 
 
 class OfEndpoint(Protocol):
@@ -139,7 +143,7 @@ class Operator:
     async def _begin(self) -> None:
         """Limit the open transaction, and bring the secrets up to date."""
         if self._unlocked is None and self._follow is not None:
-            basis = await self.connection.fetchval(_LIMITS_AND_BASIS)
+            basis = await self.connection.fetchval(_LIMITS_AND_BASIS, _lock_timeout())
             self._unlocked = await self._follow(basis)
             return
         newest = await limit_transaction(self.connection)
