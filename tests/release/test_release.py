@@ -248,12 +248,17 @@ def test_an_openpgp_key_signs(clone: Path, tmp_path: Path, monkeypatch: pytest.M
         shutil.rmtree(home, ignore_errors=True)
 
 
-def test_a_record_needs_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_needs_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Uncommitted changes are refused before anything runs."""
-    monkeypatch.setattr(smoke, "is_dirty", lambda _root: True)
+    _git(tmp_path, "init", "--quiet")
+    (tmp_path / "changed").touch()
+    monkeypatch.setattr(smoke, "ROOT", tmp_path)
 
     with pytest.raises(SystemExit):
         smoke.main(["--record"])
+    assert "a record needs a commit" in capsys.readouterr().err
 
 
 def _configured(clone: Path, values: Mapping[str, str | None]) -> None:
