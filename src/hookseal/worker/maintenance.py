@@ -1,10 +1,11 @@
 """What the leader does in the background: rotations and old secrets, retention, statistics, failing endpoints."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, assert_never
+from functools import partial
+from typing import Any, Final, TypeVar, assert_never
 
 from hookseal.dispatcher.core.endpoint_health import AttemptCounts, FailingEndpoints
 from hookseal.dispatcher.store import endpoint_queries
@@ -15,7 +16,7 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import disable_failing_endpoint
 from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, retire_ended_overlap, take_turn
-from hookseal.operations.operator import Operator
+from hookseal.operations.operator import OfEndpoint, Operator
 from hookseal.operations.secret import purge_batch, remove_leftovers
 from hookseal.postgres.pool import Pool, connected
 from hookseal.postgres.translate import is_locked, translated
@@ -35,6 +36,8 @@ REMOVAL_SECONDS: Final = 10.0  # of removals at providers in one look, so that t
 HOUSEKEEPING_SECONDS: Final = 3.0  # a new leader begins within this time
 UNANSWERED_IN_A_ROW: Final = 3  # one may have been too slow; three mean that PostgreSQL does not answer
 MOST_LOCKED: Final = 3  # locked rows of one tenant in a look, each of which it waits for up to 4.5 s
+
+T = TypeVar("T", bound=OfEndpoint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,34 +114,20 @@ class Housekeeping:
 
     async def rotate_due(self) -> None:
         """Announce and make every scheduled rotation that is due. Raises `Unavailable`."""
-        self._rotations.begin()
-        page: list[Scheduled] = []
-        while self._leads():
-            page = await schedule.upcoming(self._pool, page[-1] if page else None)
-            for scheduled in page:
-                if scheduled.turn is not Turn.WAIT and not self._rotations.leaves(scheduled.tenant_id):
-                    with self._rotations.survived(tenant_id=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id):
-                        await self._take_turn(scheduled)
-            if len(page) < schedule.PAGE:
-                break
-        self._rotations.end()
+        await _for_each(
+            self._rotations,
+            self._leads,
+            partial(schedule.upcoming, self._pool),
+            schedule.PAGE,
+            self._take_turn,
+            lambda scheduled: scheduled.turn is not Turn.WAIT,
+        )
 
     async def retire(self) -> None:
         """Retire the previous versions of overlaps that have ended. Raises `Unavailable`."""
-        self._retirements.begin()
-        page: list[EndedOverlap] = []
-        while self._leads():
-            page = await retention.ended_overlaps(self._pool, page[-1] if page else None)
-            for each in page:
-                if self._retirements.leaves(each.tenant_id):
-                    continue
-                with self._retirements.survived(tenant_id=each.tenant_id, endpoint_id=each.endpoint_id):
-                    async with self._operator() as operator:
-                        with suppress(NotFound):  # it was deleted meanwhile
-                            await retire_ended_overlap(operator, each)
-            if len(page) < retention.PAGE:
-                break
-        self._retirements.end()
+        await _for_each(
+            self._retirements, self._leads, partial(retention.ended_overlaps, self._pool), retention.PAGE, self._retire
+        )
 
     async def purge(self) -> None:
         """Destroy all retired versions whose retention has ended. Raises `Unavailable`."""
@@ -191,6 +180,11 @@ class Housekeeping:
                 pass
             case _:
                 assert_never(turn)
+
+    async def _retire(self, ended: EndedOverlap) -> None:
+        async with self._operator() as operator:
+            with suppress(NotFound):  # it was deleted meanwhile
+                await retire_ended_overlap(operator, ended)
 
     async def _purge(self, tenant: TenantId) -> None:
         destroyed, more = 0, True
@@ -267,6 +261,31 @@ class FailureLog:
             self._log.exception(f"{self._name}_defect", **of)
         else:
             self._log.error(f"{self._name}_failed", reason=reason, **of)
+
+
+async def _for_each(
+    failures: FailureLog,
+    leads: Callable[[], bool],
+    read: Callable[[T | None], Awaitable[list[T]]],
+    of_page: int,
+    act: Callable[[T], Awaitable[None]],
+    is_due: Callable[[T], bool] = lambda _endpoint: True,
+) -> None:
+    """Act on each endpoint that `is_due`: one look, whose failures are in `failures`. Raises `Unavailable`.
+
+    `read` returns the page behind an endpoint, the last one with fewer than `of_page`; none is read unless it `leads`.
+    """
+    failures.begin()
+    page: list[T] = []
+    while leads():
+        page = await read(page[-1] if page else None)
+        for endpoint in page:
+            if is_due(endpoint) and not failures.leaves(endpoint.tenant_id):
+                with failures.survived(tenant_id=endpoint.tenant_id, endpoint_id=endpoint.endpoint_id):
+                    await act(endpoint)
+        if len(page) < of_page:
+            break
+    failures.end()
 
 
 RETENTION_SECONDS: Final = 60.0
@@ -473,18 +492,8 @@ class Disabling:
 
     async def once(self) -> None:
         """Disable every endpoint for which it is time, unless another worker leads. Raises `Unavailable`."""
-        self._failures.begin()
-        page: list[Failing] = []
-        while self._leads():
-            page = await failing_too_long(self._pool, page[-1] if page else None, after_seconds=self._after_seconds)
-            for failing in page:
-                if self._failures.leaves(failing.tenant_id):
-                    continue
-                with self._failures.survived(tenant_id=failing.tenant_id, endpoint_id=failing.endpoint_id):
-                    await self._disable(failing)
-            if len(page) < BATCH:
-                break
-        self._failures.end()
+        read = partial(failing_too_long, self._pool, after_seconds=self._after_seconds)
+        await _for_each(self._failures, self._leads, read, BATCH, self._disable)
 
     async def _disable(self, failing: Failing) -> None:
         async with connected(self._pool) as connection:
