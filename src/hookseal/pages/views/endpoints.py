@@ -25,7 +25,7 @@ _FIELDS: Final = frozenset({"url", "description", "event_types", "headers", "cha
 ONE: Final = "/endpoint/{endpoint_id}"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class EditableSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a form changes of an endpoint, as its page showed it."""
 
     url: str
@@ -35,9 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
 
 
-def settings_of(endpoint: EndpointDetails) -> Settings:
+def settings_of(endpoint: EndpointDetails) -> EditableSettings:
     """Return what the form of this endpoint has."""
-    return Settings(
+    return EditableSettings(
         url=endpoint.url,
         description=endpoint.description,
         event_types=endpoint.event_types,
@@ -150,7 +150,7 @@ async def edit(asked: Asked) -> Shown:
     return await _form(asked, _as_form(settings_of(endpoint)), endpoint=endpoint)
 
 
-def _as_form(settings: Settings) -> Fields:
+def _as_form(settings: EditableSettings) -> Fields:
     is_every = settings.event_types == _EVERY
     return Fields(
         {
@@ -191,14 +191,14 @@ async def _again(asked: Asked, error: HooksealError) -> Shown:
     return await _form(asked, asked.form, errors=errors, endpoint=await _found(asked))
 
 
-def _seen(form: Fields) -> Settings:
+def _seen(form: Fields) -> EditableSettings:
     try:
-        return msgspec.json.decode(form.text("seen"), type=Settings)
+        return msgspec.json.decode(form.text("seen"), type=EditableSettings)
     except msgspec.DecodeError:
         raise Problem(400, "bad_form", "the form is not complete") from None
 
 
-def _changes(seen: Settings, form: Fields) -> dict[str, Any]:
+def _changes(seen: EditableSettings, form: Fields) -> dict[str, Any]:
     wanted = {
         "url": form.text("url"),
         "description": form.text("description"),
@@ -209,7 +209,7 @@ def _changes(seen: Settings, form: Fields) -> dict[str, Any]:
     return changes | ({"change_headers": headers} if headers else {})
 
 
-async def _overtaken(asked: Asked, seen: Settings) -> Shown:
+async def _overtaken(asked: Asked, seen: EditableSettings) -> Shown:
     endpoint = await _found(asked)
     now = settings_of(endpoint)
     changed = [
