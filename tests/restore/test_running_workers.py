@@ -215,7 +215,7 @@ SELECT count(*) AS events, count(DISTINCT d.event_id) AS with_delivery
   FROM hookseal.events AS e LEFT JOIN hookseal.deliveries AS d ON d.tenant_id = e.tenant_id AND d.event_id = e.id
 """
 _ATTEMPTS = {"again": 10, "last": 1}
-_QUICK_LEASES = {"HOOKSEAL_LEASE_SECONDS": "8", "HOOKSEAL_DRAIN_SECONDS": "7"}
+_QUICK_LEASES = {"HOOKSEAL_LEASE_SECONDS": "12", "HOOKSEAL_DRAIN_SECONDS": "11"}
 
 
 async def publishing(publisher: Publisher, until: asyncio.Event) -> int:
@@ -319,7 +319,7 @@ async def add(world: World, receiver: Receiver) -> None:
                 tenant_id=TenantId(tenant),
                 url=f"{receiver.base_url}/{tenant}",
                 event_types=("*",),
-                timeout_ms=2_000,
+                timeout_ms=6_000,  # none passes before the worker is stopped, also on a busy machine
                 max_attempts=attempts,
             )
         )

@@ -193,7 +193,7 @@ async def test_a_receivers_failure_is_recorded_and_retried(world: World, receive
     }
     for path, (_, _, _, answer) in cases.items():
         receiver.answers[path] = answer
-        await world.endpoint(receiver.base_url + path, timeout_ms=300)
+        await world.endpoint(receiver.base_url + path, timeout_ms=300 if path == "/hang" else 10_000)
     rings = await world.publish()
     async with world.worker() as worker:
         for ring in rings:
@@ -465,7 +465,7 @@ async def test_the_figures_count_each_event(world: World, receiver: Receiver) ->
 async def test_an_operator_gets_a_webhook_about_a_dead_letter(world: World, receiver: Receiver) -> None:
     """The worker records the dead letter, and delivers the event about it like any other."""
     new = NewEndpoint(
-        tenant_id=OPERATOR_TENANT, url=f"{receiver.base_url}/operator", event_types=("message.*",), timeout_ms=1000
+        tenant_id=OPERATOR_TENANT, url=f"{receiver.base_url}/operator", event_types=("message.*",), timeout_ms=10_000
     )
     own = await world.installation.add(new)
     await world.endpoint(f"{receiver.base_url}/broken")

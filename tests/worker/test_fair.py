@@ -277,7 +277,7 @@ async def reader() -> AsyncIterator[tuple[str, Reader]]:
 async def ordered(world: World, url: str) -> EndpointId:
     """Add an ordered endpoint that gives a delivery up after three attempts."""
     new = NewEndpoint(
-        tenant_id=ACME, url=f"{url}/", event_types=("*",), timeout_ms=2_000, ordered=True, retry_schedule=(1, 1)
+        tenant_id=ACME, url=f"{url}/", event_types=("*",), timeout_ms=15_000, ordered=True, retry_schedule=(1, 1)
     )
     return (await world.installation.add(new)).pointer.endpoint_id
 

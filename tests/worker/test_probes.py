@@ -401,13 +401,13 @@ async def test_a_stop_ends_while_nothing_can_be_recorded(world: World, receiver:
     """A worker that is stopped while nothing can be recorded tries until its drain ends, logs what is left, exits 0."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
-    await world.endpoint(f"{receiver.base_url}/held")
+    await world.endpoint(f"{receiver.base_url}/held", timeout_ms=1000)
 
     async with world.worker(HOOKSEAL_LEASE_SECONDS="7", HOOKSEAL_DRAIN_SECONDS="6") as worker:
-        [ring] = await world.publish()
-        await receiver.wait_for(1)
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE hookseal.attempts IN ACCESS EXCLUSIVE MODE")
+            [ring] = await world.publish()
+            await receiver.wait_for(1)
             answer.set()
 
             async def reported() -> bool:

@@ -119,7 +119,7 @@ class World:
                 worker.send(signal.SIGKILL)
 
     async def endpoint(
-        self, url: str, *, tenant: str = "acme", timeout_ms: int = 1000, secret: SecretMaterial | None = None
+        self, url: str, *, tenant: str = "acme", timeout_ms: int = 10_000, secret: SecretMaterial | None = None
     ) -> AddedEndpoint:
         new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), timeout_ms=timeout_ms)
         return await self.installation.add(new, secret)
