@@ -102,7 +102,7 @@ async def test_an_endpoint_seen_newer_is_held_until_accepted(
             async with restored(old, redis_url, tmp_path) as after:
                 await waits_until_accepted(after, pending, swapping)
             assert [] == defects(worker)
-            assert 200 == (await worker.get("/readyz"))[0]
+            await worker.answers("/readyz", 200)
     got = [one for one in receiver.received if one.path == "/moved"]
     assert 2 == [one.headers["webhook-id"] for one in got].count(pending.delivery_id)
     lost, kept = secret_of(newer), secret_of(moved)

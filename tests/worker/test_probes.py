@@ -114,9 +114,13 @@ async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_
             try:
                 await wait_for_answer(worker, "/readyz", postgresql="timeout", schema="timeout", secrets="timeout")
                 await wait_for_answer(worker, "/startupz", schema="timeout", keys="timeout")
-                found = await worker.figures()
-                names = ("postgresql", "redis", "schema", "secrets", "queue", "records")
-                assert [0.0, 1.0, 0.0, 0.0, 1.0, 1.0] == [found["hookseal_ready", name] for name in names]
+
+                async def measured() -> list[float]:
+                    found = await worker.figures()
+                    names = ("postgresql", "redis", "schema", "secrets", "queue", "records")
+                    return [found["hookseal_ready", name] for name in names]
+
+                await eventually_equals([0.0, 1.0, 0.0, 0.0, 1.0, 1.0], measured)
             finally:
                 own_postgres.thaw()
             await wait_for_answer(worker, "/readyz")
@@ -128,14 +132,15 @@ async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_
 async def test_a_loop_that_dies_at_each_pass_is_not_healthy(broken: str, stuck: bool, world: World) -> None:
     """Such a worker is never ready, and the log names the place; it lives only if it can send without that loop."""
     async with world.worker(module=BROKEN, BROKEN=broken) as worker:
-        expected = dict.fromkeys(FINE["/readyz"], "ok") | {f"loop_{broken}": "unavailable"}
-        assert (503, {"status": "unavailable", "checks": expected}) == await worker.get("/readyz")
+        checks = dict.fromkeys(FINE["/readyz"], "ok") | {f"loop_{broken}": "unavailable"}
+        expected = (503, {"status": "unavailable", "checks": checks})
+        await eventually_equals(expected, lambda: worker.get("/readyz"))
         if stuck:
             await eventually_equals((503, {"status": "stuck", "loops": [broken]}), lambda: worker.get("/livez"))
         else:
             assert (200, {"status": "ok"}) == await worker.get("/livez")
         [exception, *_] = await eventually(lambda: [line["exception"] for line in worker.log if "exception" in line])
-        assert (503, {"status": "unavailable", "checks": expected}) == await worker.get("/readyz")
+        await eventually_equals(expected, lambda: worker.get("/readyz"))
     assert exception.startswith("TypeError\n")
     assert "tests/worker/broken_worker.py:" in exception
     assert " in fail" in exception
@@ -169,7 +174,7 @@ async def test_a_busy_worker_is_ready(world: World) -> None:
                 return bool(await world.pool.fetchval(WAITING_FOR_A_LOCK) >= 2)
 
             await eventually(all_are_locked)
-            assert 200 == (await worker.get("/readyz"))[0]
+            await worker.answers("/readyz", 200)
         await wait_for_answer(worker, "/readyz")
 
 
@@ -324,7 +329,7 @@ async def ready(worker: Worker) -> None:
 async def scraped(worker: Worker) -> set[str]:
     """Return the names of the metrics on a valid page, which the worker answers within a second."""
     quickest = float("inf")
-    for _ in range(3):  # a busy machine may delay one
+    for _ in range(20):  # a busy machine may delay most of them
         began_at = asyncio.get_running_loop().time()
         async with (
             aiohttp.ClientSession(headers={"accept": "application/openmetrics-text"}) as session,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hookseal.postgres.schema.revision import EXPECTED
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker.fleet import Worker
 from tests.worker.test_probes import FINE
-from tests.worker.waiting import eventually
+from tests.worker.waiting import eventually, eventually_equals
 from tests.worker.world import Receiver, World, held
 
 
@@ -94,9 +95,8 @@ async def _require_drained(world: World, receiver: Receiver, worker: Worker) -> 
 
 async def _require_both_ready(worker: Worker) -> None:
     well = {"status": "ok", "processes": {"1": "ok", "2": "ok"}}
-    checks = FINE["/readyz"]
-    assert (200, well | {"checks": checks}) == await worker.get("/readyz")
-    assert (200, well | {"checks": {"schema": "ok", "keys": "ok"}}) == await worker.get("/startupz")
+    for path in ("/readyz", "/startupz"):
+        await eventually_equals((200, well | {"checks": FINE[path]}), partial(worker.get, path))
     assert (200, well) == await worker.get("/livez")
     figures = await worker.figures()
     assert (6.0, 2.0) == (figures["hookseal_attempts_total", "delivered"], figures["hookseal_processes", None])

@@ -91,7 +91,8 @@ async def test_each_role_can_do_its_work(roles: World, receiver: Receiver) -> No
     await denied(roles, "sells", *PUBLISH)
     await done(roles, "decides", "producer", "grant", "--role", "sells", "--tenant", "acme")
     async with roles.worker(DATABASE_URL=url(roles, "runs")) as worker:
-        assert (200, 200) == ((await worker.get("/readyz"))[0], (await worker.get("/startupz"))[0])
+        await worker.answers("/readyz", 200)
+        await worker.answers("/startupz", 200)
         await published(roles, receiver, 204, "delivered")
         await done(roles, "decides", "endpoint", "rotate", *of)
         for words in ("delivery replay {dead}", "replay start --tenant acme"):
@@ -210,7 +211,7 @@ async def test_a_worker_calls_no_foreign_function(hostile: World, receiver: Rece
     async with hostile.worker(DATABASE_URL=url(hostile, "runs"), HOOKSEAL_LISTEN="true") as worker:
         for _ in range(3):
             await hostile.deliver()
-        assert 200 == (await worker.get("/readyz"))[0]
+        await worker.answers("/readyz", 200)
         await worker.figures()
 
     assert [] == await hijacked.called(hostile.pool)

@@ -273,7 +273,7 @@ async def test_production_waits_for_the_migration(world: World) -> None:
     settings = environment(world.database_url, world.redis_url, **PRODUCTION)
     assert 0 == (await hookseal("migrate-secrets", **settings)).code
     async with world.worker(**PRODUCTION) as worker:
-        assert 200 == (await worker.get("/readyz"))[0]
+        await worker.answers("/readyz", 200)
 
 
 @pytest.mark.req("SEC-13")
@@ -300,7 +300,7 @@ async def test_a_later_plaintext_row_waits(world: World, receiver: Receiver) -> 
         await world.delivered(*rings.values())
         waiting = await world.state(theirs, "pending", waiting_for="secret")
         assert (0, 0) == (waiting["attempts"], waiting["budget_spent"])
-        assert 200 == (await worker.get("/readyz"))[0]
+        await worker.answers("/readyz", 200)
 
         await world.installation.act(migrate_endpoint, held)
         got = await receiver.wait_for(2)
@@ -331,7 +331,7 @@ async def test_a_worker_continues_without_the_column(world: World, receiver: Rec
 
         await eventually(measured)
     async with world.worker(HOOKSEAL_ENV="production", HOOKSEAL_ALLOW_HTTP="") as worker:
-        assert 200 == (await worker.get("/startupz"))[0]
+        await worker.answers("/startupz", 200)
     async with world.worker():
         await world.deliver()
     of = ("--tenant", "acme", "--endpoint", held.endpoint_id, "--json")
