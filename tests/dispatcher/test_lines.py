@@ -22,7 +22,7 @@ from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint, enable_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.replay import replay_delivery, skip_delivery
-from hookseal.postgres.pool import Connection, Pool
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
 from hookseal.postgres.statements import statements
 from tests import rows
 from tests.dispatcher.test_ledger import ledger
@@ -337,7 +337,7 @@ async def test_an_open_publisher_does_not_lock_the_endpoint(stored: Installation
     """While a transaction with several publishes is open, the endpoint of the line is rotated: a secret is revoked."""
     async with stored.pool.acquire() as publisher, publisher.transaction():
         rings = [(await publish_json(publisher, event(), "{}")).deliveries[0] for _ in range(2)]
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(ANSWER_SECONDS - 0.5):  # then a statement that waits gives up by itself
             assert 2 == (await stored.rotate(rings[0].endpoint_id)).generation
 
     assert [(1, None), (2, "order")] == await line(stored, rings)

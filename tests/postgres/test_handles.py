@@ -175,7 +175,7 @@ async def test_a_cancelled_release_keeps_no_connection(pool: Pool, turns: int, *
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     try:
-        async with asyncio.timeout(ANSWER_SECONDS - 1):
+        async with asyncio.timeout(60):
             async with connected(pool) as connection:
                 await connection.execute("SELECT")
             await pool.close()

@@ -316,7 +316,7 @@ async def until_stop():
     other = threading.Thread(target=threading.Event().wait, daemon=True)
     other.start()
     threading.Timer(0.1, signal.pthread_kill, (other.ident, signal.SIGTERM)).start()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await stop.wait()
 
 with asyncio.Runner(loop_factory={"asyncio": None, "uvloop": uvloop.new_event_loop}[sys.argv[1]]) as runner:

@@ -207,7 +207,7 @@ async def test_an_expired_claim_does_not_delay_a_revocation(installation: Instal
     """A dead worker's claim delays a revocation until its lease ends, since it may not send after that."""
     await installation.claim(lease_seconds=0.5)
     answer = await installation.rotate(endpoint)
-    async with installation.pool.acquire() as connection, asyncio.timeout(5):
+    async with installation.pool.acquire() as connection, asyncio.timeout(60):
         await rotation.wait_until_complete(
             connection,
             tenant=TENANT,
