@@ -123,7 +123,7 @@ async def test_a_silent_process_is_killed() -> None:
     async with kept_slot(scene):
         await until(lambda: scene.slot.health is Health.SILENT)
         assert Health.SILENT is (await scene.slot.state(Topic.READY)).health
-        await until(lambda: scene.slot.restarts[Ending.STUCK] == 1)
+        await until(lambda: scene.slot.restarts[Ending.STUCK] >= 1)  # the next one is killed soon, too
 
 
 async def test_a_process_that_never_becomes_ready_is_killed() -> None:
