@@ -292,10 +292,13 @@ async def test_a_database_may_be_further_away_and_older() -> None:
 
 
 async def _round_trip(connection: Connection) -> float:
-    begun = time.monotonic()
-    for _ in range(3):
+    """Return the seconds of the shortest of some round trips, since others use the machine, too."""
+    found = []
+    for _ in range(20):
+        begun = time.monotonic()
         await connection.fetchval("SELECT 1")
-    return (time.monotonic() - begun) / 3
+        found.append(time.monotonic() - begun)
+    return min(found)
 
 
 @pytest.mark.parametrize("way", producer.WAYS)

@@ -1,7 +1,6 @@
 """The benchmarks of secrets, a re-wrap, the migration and the status with a tiny load, and the receiver of all."""
 
 import asyncio
-import contextlib
 import os
 from dataclasses import replace
 
@@ -214,30 +213,35 @@ async def test_both_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
     assert 4.0 == found["b"].us
 
 
-async def _answer(receiver: Receiver, does: int | str) -> bytes:
-    """Return what this receiver answers to a POST, as far as it comes within a moment."""
+async def _answer(receiver: Receiver, does: int | str, least: int) -> bytes:
+    """Return the first bytes, at least so many, that this receiver answers to a POST; all if it closes before."""
     reader, writer = await asyncio.open_connection("127.0.0.1", receiver.ports[0])
     writer.write(b"POST /%b/x HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}" % str(does).encode())
     found = b""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1.5):
-            while part := await reader.read(100):
+    try:
+        async with asyncio.timeout(60):
+            while len(found) < least and (part := await reader.read(100)):
                 found += part
-    writer.close()
+    finally:
+        writer.close()
     return found
 
 
 async def test_a_receiver_does_what_its_path_says() -> None:
     """It answers at once or later, throttles, resets, never answers, or sends a byte a second; it counts requests."""
     async with receiving() as receiver:
-        assert b"HTTP/1.1 204 No Content\r\n\r\n" == await _answer(receiver, 0) == await _answer(receiver, 50)
-        assert (await _answer(receiver, "throttle")).startswith(b"HTTP/1.1 429")
-        assert (await _answer(receiver, "fail")).startswith(b"HTTP/1.1 500")
-        assert b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n" == await _answer(receiver, "close")
-        assert b"" == await _answer(receiver, "hang")
-        assert 0 < len(await _answer(receiver, "dribble")) < 10
+        well = b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert well == await _answer(receiver, 0, len(well)) == await _answer(receiver, 50, len(well))
+        assert (await _answer(receiver, "throttle", 12)).startswith(b"HTTP/1.1 429")
+        assert (await _answer(receiver, "fail", 12)).startswith(b"HTTP/1.1 500")
+        assert b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n" == await _answer(receiver, "close", 1_000)
+        hanging = asyncio.create_task(_answer(receiver, "hang", 1))
+        assert 0 < len(await _answer(receiver, "dribble", 2)) < 10
         with pytest.raises(ConnectionResetError):
-            await _answer(receiver, "reset")
+            await _answer(receiver, "reset", 1)
+        assert not hanging.done()
+        hanging.cancel()
+        await asyncio.wait({hanging})
         assert 7 == (await receiver.counted()).requests, "what fails is not counted"
         await receiver.forget()
         assert 0 == (await receiver.counted()).requests
