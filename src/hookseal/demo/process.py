@@ -16,7 +16,7 @@ from hookseal.embedded.folders import create_private
 from hookseal.errors import Unavailable
 
 STOP_SECONDS: Final = 35.0  # longer than the drain of a worker
-_START_SECONDS: Final = 20.0
+_START_SECONDS: Final = 60.0  # as that of one of several processes of a worker
 
 
 class RunningProcess:
