@@ -20,6 +20,9 @@ pytestmark = pytest.mark.req("DEL-18")
 JANE = "jane@product.example"
 URL = "https://receiver.example/hook"
 NEW: dict[str, Any] = {"tenant_id": "acme", "url": URL, "event_types": ["*"], "actor": JANE}
+_WAITS = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')
+"""
 # A schema of another role, before PostgreSQL's own, with functions that fit our arguments as well.
 HOSTILE = """
 CREATE SCHEMA evil;
@@ -184,7 +187,7 @@ async def test_a_connection_in_use_is_named(admin: Admin, installation: Installa
             running = asyncio.create_task(connection.execute("SELECT pg_advisory_xact_lock(1)"))
 
             async def waits() -> bool:
-                return bool(await installation.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+                return bool(await installation.pool.fetchval(_WAITS))
 
             await eventually(waits)
             with pytest.raises(Conflict, match="one call at a time") as caught:

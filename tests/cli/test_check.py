@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from hookseal.cli import direct
 from hookseal.cli.readiness import DEFAULT_HOST, DEFAULT_PORT, own_url
 from hookseal.config.variables import NAMES
 from hookseal.worker.health import Check, Probes
-from tests.cli.command import hookseal
+from tests.cli.command import Ended, hookseal
 from tests.cli.installation import Begun
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, seconds_from
 from tests.cli.test_worker import working
 from tests.worker.test_probes import FINE
+from tests.worker.waiting import eventually
 
 
 async def broken() -> None:
@@ -49,21 +51,25 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+async def succeeded(*options: str, **settings: str) -> Ended | None:
+    """Check the worker; return None if it is not ready, as while the machine is too busy for its checks."""
+    ended = await hookseal("check", *options, **settings)
+    return None if ended.code else ended
+
+
 @pytest.mark.req("OPS-01")
 async def test_a_ready_worker_exits_0(begun: Begun) -> None:
     """A ready worker exits 0 with every check by name; its port may be in the environment."""
     async with working(begun.settings) as (_, ready):
         url = ready["health_url"]
-        ended = await hookseal("check", "--url", url)
+        ended = await eventually(partial(succeeded, "--url", url))
         passed = "".join(f"{name}: ok\n" for name in FINE["/readyz"])
-        assert (0, f"ok\n{passed}", "") == (ended.code, ended.out, ended.err)
+        assert (f"ok\n{passed}", "") == (ended.out, ended.err)
         port = url.rpartition(":")[2]
         for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 -- where a worker in a container listens
-            by_setting = await hookseal("check", "--json", HOOKSEAL_HEALTH_HOST=host, HOOKSEAL_HEALTH_PORT=port)
-            assert (0, FINE["/readyz"]) == (
-                by_setting.code,
-                by_setting.json["checks"],
-            )
+            by = {"HOOKSEAL_HEALTH_HOST": host, "HOOKSEAL_HEALTH_PORT": port}
+            by_setting = await eventually(partial(succeeded, "--json", **by))
+            assert FINE["/readyz"] == by_setting.json["checks"]
 
 
 @pytest.mark.req("OPS-01")

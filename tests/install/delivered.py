@@ -56,7 +56,7 @@ async def deliver(settings: dict[str, str], url: str, log: Path, arrived: asynci
         async with worker_process(os.environ | settings, log) as worker:
             for number in range(EVENTS):
                 await publisher.publish(tenant_id="acme", event_type="a.b", data={"number": number})
-            await asyncio.wait_for(arrived.wait(), 20)
+            await asyncio.wait_for(arrived.wait(), 60)
             metrics = await asyncio.to_thread(measured, urlsplit(worker.ready["health_url"]).netloc)
         page = await admin.deliveries.list(tenant_id="acme")
     return [str(each.state) for each in page.items], metrics

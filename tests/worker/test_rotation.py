@@ -223,8 +223,8 @@ async def _wait_for_the_last_statements(world: World) -> None:
 
     async def look() -> bool:
         found = await world.pool.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            " AND query LIKE '%audit_heads AS head%')"
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock' AND query LIKE '%audit_heads AS head%')"
         )
         return bool(found)
 
