@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import FrozenInstanceError, asdict
 from functools import partial
 from itertools import pairwise, product
@@ -12,15 +11,14 @@ import pytest
 from standardwebhooks import Webhook
 
 from hookseal import Admin
-from hookseal.admin.session import MAX_CONNECTIONS
 from hookseal.dispatcher.store import endpoint_health
 from hookseal.errors import Conflict, Malformed, NotFound, Refused, with_advice
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.postgres.pool import connected
 from tests.admin.refusals import refused_field
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
 from tests.doubles.receivers import listening, status
+from tests.doubles.sent import noted
 from tests.doubles.stored import Installation
 
 pytestmark = pytest.mark.req("DEL-18")
@@ -210,11 +208,8 @@ async def test_an_endpoint_is_found_by_its_id_or_its_uid(admin: Admin) -> None:
     added = await admin.endpoints.add(**NEW, uid="crm-7")
     await admin.endpoints.add(**NEW | {"tenant_id": "globex"}, uid="globex-1")
     [listed] = (await admin.endpoints.list(tenant_id="acme")).items
-    sent: list[str] = []
-    async with AsyncExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            connection = await stack.enter_async_context(connected(await admin.endpoints._session.source()))
-            connection.add_query_logger(lambda query: sent.append(query.query))
+    pool: Any = await admin.endpoints._session.source()
+    sent = await noted(pool)
     by_id = await admin.endpoints.find(tenant_id="acme", endpoint_id=added.endpoint_id)
     by_uid = await admin.endpoints.find(tenant_id="acme", uid="crm-7")
     await asyncio.sleep(0)

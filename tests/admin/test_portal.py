@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -13,13 +12,13 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import PortalAccess, PortalSession
-from hookseal.admin.session import MAX_CONNECTIONS
 from hookseal.dispatcher.store import tokens
 from hookseal.errors import ConfigError, HooksealError, NotFound
-from hookseal.postgres.pool import Pool, connected
+from hookseal.postgres.pool import Pool
 from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
+from tests.doubles.sent import noted
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
 
@@ -223,11 +222,8 @@ async def test_a_session_ends_with_the_token_whose_code_made_it(admin: Admin, in
 async def test_wrong_codes_cost_one_look_up_together(admin: Admin) -> None:
     """Anybody may send one. What has not the form of a code costs none."""
     made = await added(admin, refresh_url=BACK)
-    sent: list[str] = []
-    async with AsyncExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            connection = await stack.enter_async_context(connected(await admin.tokens._session.source()))
-            connection.add_query_logger(lambda query: sent.append(query.query))
+    pool: Any = await admin.tokens._session.source()
+    sent = await noted(pool)
     wrong = [f"whsc_{number:043}" for number in range(50)]
     asked = [admin.portal.exchange(code=code) for code in (*wrong, "", "whsc_", "x" * 100_000, f"{wrong[0]}\n")]
     *tried, back = await asyncio.gather(*asked, admin.portal.refresh_url(code=code_of(made)), return_exceptions=True)

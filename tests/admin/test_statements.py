@@ -6,12 +6,10 @@ round trip.
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
 from typing import Any
 
 from hookseal import Admin
-from hookseal.admin.session import MAX_CONNECTIONS
-from hookseal.postgres.pool import connected
+from tests.doubles.sent import noted
 
 JANE = "jane@product.example"
 URL = "https://receiver.example"
@@ -20,11 +18,8 @@ _TURNS = 3  # of the event loop, until asyncpg has reported the last statement o
 
 async def test_a_change_costs_few_statements(admin: Admin) -> None:
     """The whole cost of each: its transaction, its own statements, its audit row."""
-    sent: list[str] = []
-    async with AsyncExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            connection = await stack.enter_async_context(connected(await admin.endpoints._session.source()))
-            connection.add_query_logger(lambda query: sent.append(query.query))
+    pool: Any = await admin.endpoints._session.source()
+    sent = await noted(pool)
     # The warm-up: after it the secrets are unlocked.
     added = await admin.endpoints.add(tenant_id="acme", url=f"{URL}/1", event_types=["*"], actor=JANE)
     of: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}

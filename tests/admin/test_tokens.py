@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +9,12 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import AddedToken
-from hookseal.admin.session import MAX_CONNECTIONS
 from hookseal.errors import Conflict, HooksealError, NotFound
-from hookseal.postgres.pool import ANSWER_SECONDS, connected
+from hookseal.postgres.pool import ANSWER_SECONDS
 from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
+from tests.doubles.sent import noted
 from tests.doubles.stored import Installation
 
 JANE = "jane@product.example"
@@ -120,11 +119,8 @@ async def test_only_the_digest_of_a_token_is_stored_and_no_repr_shows_it(
 async def test_a_wrong_token_costs_one_statement_at_most(admin: Admin) -> None:
     """What has the form of a token is hashed and looked up once, anything else is not; no error says more."""
     await added(admin)
-    sent: list[str] = []
-    async with AsyncExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            connection = await stack.enter_async_context(connected(await admin.tokens._session.source()))
-            connection.add_query_logger(lambda query: sent.append(query.query))
+    pool: Any = await admin.tokens._session.source()
+    sent = await noted(pool)
     formless = ("", "whst_", "x", "whst_" + "A" * 44, "\u00e9", "\udcff", "\0", "%00", "a" * 100_000)
     for text, statements in {**dict.fromkeys(formless, 0), "whst_" + "A" * 43: 1}.items():
         sent.clear()
@@ -140,11 +136,8 @@ async def test_look_ups_that_come_at_once_share_a_statement(admin: Admin) -> Non
     texts = [text_of(each) for each in made]
     for text in texts:  # their first use of the day
         await admin.tokens.find(text)
-    sent: list[str] = []
-    async with AsyncExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            connection = await stack.enter_async_context(connected(await admin.tokens._session.source()))
-            connection.add_query_logger(lambda query: sent.append(query.query))
+    pool: Any = await admin.tokens._session.source()
+    sent = await noted(pool)
     found = await asyncio.gather(*(admin.tokens.find(text) for text in [*texts, "whst_wrong"] * 10))
     for _ in range(3):  # turns of the loop, until asyncpg has reported it
         await asyncio.sleep(0)

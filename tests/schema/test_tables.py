@@ -537,17 +537,18 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
 async def test_a_connection_discards_plans_that_may_be_old(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does so when it is released. The next use of a statement makes a plan, and discards nothing."""
     monkeypatch.setattr(connect, "PLANS_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(connect, "SLOW_SECONDS", 0.5)  # on a busy machine any statement may take 0.02 s
     sent = list[str]()
     connection = await connect.connect(database_url)
     connection.add_query_logger(lambda query: sent.append(query.query))
-    for seconds in (0.0, 0.0, 0.03, 0.03, 0.03, 0.03):
+    for seconds in (0.0, 0.0, 0.5, 0.5, 0.5, 0.5):
         await connection.execute(f"SELECT pg_sleep({seconds})")
         await asyncio.sleep(0)  # the driver reports the time in the next turn of the event loop
         await connection.reset()
     await asyncio.sleep(0)
     await connection.close()
 
-    fast, slow = "SELECT pg_sleep(0.0)", "SELECT pg_sleep(0.03)"
+    fast, slow = "SELECT pg_sleep(0.0)", "SELECT pg_sleep(0.5)"
     assert [fast, fast, slow, slow, "DISCARD PLANS", slow, slow, "DISCARD PLANS"] == sent
 
 
