@@ -110,6 +110,7 @@ def test_a_link_in_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     folder, target = tmp_path / "state", tmp_path / "target"
     folder.mkdir(mode=0o700)
     target.write_text("1")
+    target.chmod(0o644)  # whatever the umask is
     (folder / name).symlink_to(target)
     require_refusal_of_a_file(folder, f"^{folder / name} is a symbolic link: another user may have put it there; rem")
     (folder / name).unlink()

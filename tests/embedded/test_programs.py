@@ -130,7 +130,8 @@ def test_a_private_folder_is_unreachable(tmp_path: Path) -> None:
 def test_one_private_file_makes_a_tree_unusable(servers_folder: Path) -> None:
     servers_folder.chmod(0o755)
     tree = servers_folder / "tree"
-    tree.mkdir(mode=0o755)
+    tree.mkdir()
+    tree.chmod(0o755)  # whatever the umask is
     assert can_use(ANOTHER_ACCOUNT, tree)
     (tree / "file").touch(mode=0o600)
     assert not can_use(ANOTHER_ACCOUNT, tree)
