@@ -44,6 +44,7 @@ def test_a_locked_folder_is_refused(tmp_path: Path) -> None:
 def test_a_killed_ups_files_do_not_count(tmp_path: Path) -> None:
     """The files of a killed `up` do not count as running, and the next one removes them."""
     (tmp_path / "up.json").write_text('{"DATABASE_URL": "old"}')
+    (tmp_path / "up.json").chmod(0o600)
     tmp_path.chmod(0o700)
     with pytest.raises(Unavailable, match="nothing is up"):
         state.settings(tmp_path)
