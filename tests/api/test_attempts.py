@@ -203,6 +203,8 @@ async def test_a_resend_is_made_once_for_a_key(svix: SvixAsync, admin: Admin, in
     assert ["pending"] * 2 == [await resent("once"), await resent("once")]
     await rows.set_state(installation.pool, "delivered", delivery.delivery_id)
     assert ["delivered", "pending"] == [await resent("once"), await resent("other")]
+    await admin.endpoints.disable(tenant_id="acme", endpoint_id=added.endpoint_id, reason="x", actor="test")
+    assert "pending" == await resent("once")
     replayed = [row for row in await audited(installation.pool) if row["action"] == "delivery.replayed"]
     assert 2 == len(replayed)
 

@@ -15,7 +15,7 @@ from hookseal.api.calls.messages import NOTHING, MessageOut, number_of_fitting, 
 from hookseal.api.calls.messages import shown as message_of
 from hookseal.api.forms import Channel, EventType
 from hookseal.api.paging import ListOut, Moment, Paged, following, listed, one_way, position
-from hookseal.errors import NotFound
+from hookseal.errors import NotFound, Refused
 from hookseal.ground.ids import encode_cursor
 
 SUCCESS: Final = 0
@@ -284,16 +284,18 @@ async def resend(asked: Asked[NoQuery, None]) -> Empty:
 
     The same `Idempotency-Key` sends it once.
     """
-    endpoint = await found(asked)
-    if not endpoint.enabled:
-        raise problems.conflict("the endpoint is disabled: enable it first")
-    await asked.admin.deliveries.resend(
-        tenant_id=asked.tenant,
-        event_id=asked.path["msg_id"],
-        endpoint_id=endpoint.endpoint_id,
-        resend_id=None if asked.key is None else derived_id(asked.access, asked.key),
-        actor=asked.access.actor,
-    )
+    try:
+        await asked.admin.deliveries.resend(
+            tenant_id=asked.tenant,
+            event_id=asked.path["msg_id"],
+            endpoint_id=await found_id(asked),
+            resend_id=None if asked.key is None else derived_id(asked.access, asked.key),
+            actor=asked.access.actor,
+        )
+    except Refused as error:
+        if error.field != "endpoint_id":
+            raise
+        raise problems.conflict("the endpoint is disabled: enable it first") from None
     return Empty()
 
 
