@@ -222,7 +222,7 @@ async def test_a_slow_receiver_does_not_make_hookseal_late(world: World, receive
 
     assert 16 == owed + waited
     assert 8 <= owed <= 10, "the first of the slow endpoint, and one before its settings are read"
-    assert owed == found[f"{name}_bucket", "no 10.0"]  # at once, on a busy machine
+    assert owed == found[f"{name}_bucket", "no 2.5"]
     assert waited > found[f"{name}_bucket", "yes 2.5"]
 
 

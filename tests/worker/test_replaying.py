@@ -18,7 +18,7 @@ from hookseal.dispatcher.store.replays import LOCK_WAIT
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.operations.operator import Operator
-from hookseal.postgres.pool import ANSWER_SECONDS, Connection
+from hookseal.postgres.pool import Connection
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.replaying import (
     LOGGED_SECONDS,
@@ -137,7 +137,7 @@ async def test_an_open_publisher_delays_no_other_tenant(installation: Installati
     async with installation.pool.acquire() as publisher, publisher.transaction():
         await publish_json(publisher, NewEvent(tenant_id=ACME, event_type="a.b"), "{}")
         with capture_logs() as logged:
-            async with asyncio.timeout(2 * ANSWER_SECONDS):  # the three would wait longer, each until its time-out
+            async with asyncio.timeout(3):
                 await leader.look()
     assert [*[("replay.failed", "acme")] * 3, ("replay.ended", "globex")] == [
         (line["event"], line["tenant_id"]) for line in logged
@@ -184,7 +184,7 @@ async def test_a_hundred_blocked_jobs_delay_no_other_tenant(installation: Instal
         began = time.monotonic()
         await leader.look()
         await leader.look()
-        assert time.monotonic() - began < MOST_JOBS * LOCK_WAIT  # the waits of one look alone took as long
+        assert time.monotonic() - began < LOCK_WAIT + MOST_JOBS * 0.1  # one look alone took 30 s
         assert {job: moved[job] for job in jobs} == await running(installation)  # the alert sees that they stand still
     leader = Leader(installation)
     await leader.look()

@@ -1,6 +1,7 @@
 """`hookseal status` beside real workers: five questions of an operator, each answered within a second."""
 
 import asyncio
+import os
 import re
 import socket
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from hookseal.dispatcher.core.concerns import OBJECTIVE_SECONDS
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
 from hookseal.operations.secret import clear_caches
 from tests import rows
@@ -28,7 +28,6 @@ ALERT, STOPPED = "HooksealHeldForAnHour", "hookseal_tenant_stopped_seconds"
 MADE = 50  # events for each endpoint that is well, in a round that is timed
 ROUNDS = 5
 RUNS = 20
-LATE_SECONDS = 0.05  # of a short sleep of this process, on a machine that is busy with others
 
 
 async def slowly() -> web.Response:
@@ -70,7 +69,7 @@ async def test_status_answers_five_questions(world: World, receiver: Receiver) -
             found = await eventually(troubled)
             took = await _seconds(world)
             named = await eventually(lambda: _named(worker, len(BROKEN)))
-            in_time, is_busy = await _in_time(world, worker, ["globex", "initech"])
+            in_time = await _in_time(world, worker, ["globex", "initech"])
             await rows.change(world.pool, "secret_records", where=f"name LIKE '%{ids['good']}'", sealed=b"\1" * 60)
             await world.installation.act(clear_caches)
             await world.publish("acme")
@@ -100,10 +99,13 @@ async def test_status_answers_five_questions(world: World, receiver: Receiver) -
     [loaded] = found["workers"]
     assert (worker.worker_id, found["leader"]) == (loaded["worker_id"], worker.worker_id)
     assert loaded["most_requests"] > loaded["requests"]
-    assert not {"requests", "bytes"} & {*loaded["limited_by"]}  # other tests may leave too little of the rest
+    assert {*loaded["limited_by"]} <= {"cpu"}  # of which other tests may leave it too little
     # Is it fast? Of the slow one the first counts, and one before its settings are read: nothing held them.
     assert EACH <= found["first_attempts"]["number"] <= 3 * EACH + 2
-    assert found["first_attempts"]["p99_seconds"] < OBJECTIVE_SECONDS
+    assert found["first_attempts"]["p99_seconds"] < SECONDS
+    is_busy = os.getloadavg()[0] > (
+        os.cpu_count() or 1
+    )  # with others, which may keep the worker from its CPU for longer
     assert in_time >= (0.5 if is_busy else 0.99), "the 99th percentile of held=no is more than 100 ms"
     # Whom do the alerts name?
     broken = {(ids[path], tenant) for tenant, path in BROKEN}
@@ -179,30 +181,16 @@ async def _named(worker: Worker, number: int) -> tuple[set[tuple[str, ...]], set
     return (endpoints, tenants) if len(endpoints) == number else None
 
 
-async def _in_time(world: World, worker: Worker, tenants: list[str]) -> tuple[float, bool]:
-    """Return the part of first attempts that nothing held and that began within 0.1 s: the best of some rounds.
-
-    Also return whether this process, which mostly waits, got its CPU late in one of them: the worker then may, too.
-    """
+async def _in_time(world: World, worker: Worker, tenants: list[str]) -> float:
+    """Return the part of first attempts that nothing held and that began within 0.1 s: the best of some rounds."""
 
     async def owed() -> tuple[float, float]:
         found, name = await worker.figures(), "hookseal_time_to_first_attempt_seconds"
         return found[f"{name}_count", "no"], found[f"{name}_bucket", "no 0.1"]
 
-    async def late() -> float:
-        """Return how late the latest of many short sleeps ended."""
-        loop, latest = asyncio.get_running_loop(), 0.0
-        while not is_over.is_set():
-            due = loop.time() + 0.01
-            await asyncio.sleep(0.01)  # its lateness is measured
-            latest = max(latest, loop.time() - due)
-        return latest
-
-    parts, delays = list[float](), list[float]()
+    parts = list[float]()
     while len(parts) < ROUNDS and max(parts, default=0.0) < 0.99:
         (before, quick), expected = await owed(), MADE * len(tenants)
-        is_over = asyncio.Event()
-        sleeping = asyncio.create_task(late())
         for _ in range(MADE):
             for tenant in tenants:
                 await world.publish(tenant)
@@ -212,7 +200,5 @@ async def _in_time(world: World, worker: Worker, tenants: list[str]) -> tuple[fl
             return found if found[0] >= least else None
 
         after, quick_after = await eventually(all_of_them)
-        is_over.set()
-        delays.append(await sleeping)
         parts.append((quick_after - quick) / (after - before))
-    return max(parts), max(delays) > LATE_SECONDS
+    return max(parts)

@@ -328,9 +328,9 @@ def _unopened_text(one: UnopenedRecord | None) -> str | None:
 def _rewrapped_text(key: RewrappedKey) -> str:
     sealed = f"records re-wrapped: {key.moved}"
     if key.left and key.to is None and not key.failed:
-        stale = plural(key.left, f"record under {key.key_id} is stale", f"records under {key.key_id} are stale")
+        stale = plural(key.left, "stale record", "stale records")
         return (
-            f"{sealed}; {stale}, because a re-wrap had left none: "
+            f"{sealed}; {stale} appeared under {key.key_id} after a re-wrap had left none: "
             "run `hookseal restore check` (runbook, HooksealStaleRow)"
         )
     if key.left:

@@ -179,7 +179,7 @@ def test_the_text_of_rare_results() -> None:
         key._promoted(replace(moved, was="active"))
     )
     stale = RewrappedKey(key_id="a", to=None, moved=0, left=5, failed=())
-    assert "5 records under a are stale, because a re-wrap had left none: run `hookseal restore check` (" in (
+    assert "5 stale records appeared under a after a re-wrap had left none: run `hookseal restore check` (" in (
         key._rewrapped_text(stale)
     )
     leaked = Compromise(

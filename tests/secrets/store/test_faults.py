@@ -18,7 +18,6 @@ from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.store.port import CALL_SECONDS, ProviderApi
 from hookseal.secrets.store.several import Providers
-from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.openbao import ROOT_TOKEN
@@ -215,7 +214,7 @@ async def test_a_hanging_provider_fails_within_two_seconds(
         await begin_fault[api]()
         with pytest.raises(SecretUnavailable, match="gave no answer within the 2 s"):
             await reader.read([put], purpose=SIGNING)
-        assert clock.monotonic() - began_at < SOON_SECONDS
+        assert clock.monotonic() - began_at < 4.0  # 2 s, on a busy machine
         repair()
         assert (SECRET,) == await reader.read([put], purpose=SIGNING)
 

@@ -213,7 +213,7 @@ async def test_the_first_read_after_an_outage_succeeds() -> None:
             read = await reader.read([REF], purpose=Purpose.WEBHOOK_SIGNING)
     assert (b"ours",) == tuple(material.reveal() for material in read)
     gaps = [later - earlier for earlier, later in pairwise(away.came_at)]
-    assert sorted(gaps)[-2] < BUDGET_SECONDS  # the longest may be a pause of this machine
+    assert max(gaps) < BUDGET_SECONDS
 
 
 @pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
