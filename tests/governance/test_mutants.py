@@ -242,6 +242,16 @@ def test_what_may_have_changed_the_result_is_tried_again(
 
 
 @pytest.mark.req("OPS-07", part="mutants")
+def test_a_record_has_the_words_of_the_table(recorded: Path) -> None:
+    """A law that is only worded anew needs no new trial, and the record says it in the new words."""
+    Keeper(recorded).keep(KILLED)
+    committed(recorded, {"tools/mutants/mutants.toml": TABLE.replace("one is one", "one is not two")})
+    Keeper(recorded).keep(replace(KILLED, mutant=replace(TRIED, name="other", law="two is two")))
+
+    assert ["one is not two", "two is two"] == [each.law for each in record.read(recorded).tried]
+
+
+@pytest.mark.req("OPS-07", part="mutants")
 def test_changes_without_a_commit_have_no_record(recorded: Path) -> None:
     (recorded / "src/hookseal/one.py").write_text("")
     with pytest.raises(ValueError, match="commit the changes of this tree"):

@@ -10,7 +10,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -116,7 +116,7 @@ class Keeper:
         return is_known(mutant.name, self._tried, self._now)
 
     def keep(self, trial: Trial) -> None:
-        """Store what that trial showed: nothing if no test ran to a failure."""
+        """Store what that trial showed: nothing if no test ran to a failure. The laws are those of the table now."""
         mutant, digest = trial.mutant, self._now.digest(trial.mutant.name)
         if trial.ended.verdict is Verdict.BROKEN or digest is None:
             return
@@ -135,7 +135,9 @@ class Keeper:
             cpu=records.cpu_model(),
             cpus=os.cpu_count() or 0,
             python=platform.python_version(),
-            tried=tuple(self._tried[name] for name in self._now.table if name in self._tried),
+            tried=tuple(
+                replace(self._tried[name], law=now.law) for name, now in self._now.table.items() if name in self._tried
+            ),
         )
         for name, text in {RECORD: records.stored(kept), PAGE: page(kept)}.items():
             (self._root / name).write_text(text, encoding="utf-8")
