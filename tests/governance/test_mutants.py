@@ -241,7 +241,6 @@ def test_what_may_have_changed_the_result_is_tried_again(
     assert is_known is Keeper(recorded).is_known(TRIED)
 
 
-@pytest.mark.req("OPS-07", part="mutants")
 def test_a_record_has_the_words_of_the_table(recorded: Path) -> None:
     """A law that is only worded anew needs no new trial, and the record says it in the new words."""
     Keeper(recorded).keep(KILLED)
