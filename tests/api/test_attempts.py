@@ -183,6 +183,9 @@ async def test_a_message_is_sent_again(svix: SvixAsync, admin: Admin, installati
     with pytest.raises(HttpError) as caught:
         await svix.message_attempt.resend("acme", event, endpoint)
     assert (409, "conflict") == (caught.value.status_code, caught.value.code)
+    await admin.endpoints.disable(**off, reason="x")
+    with pytest.raises(HttpError, match="the endpoint is disabled: enable it first"):
+        await svix.message_attempt.resend("acme", event, endpoint)
     with pytest.raises(HttpError) as caught:
         await svix.message_attempt.resend("acme", "none", endpoint)
     assert 404 == caught.value.status_code

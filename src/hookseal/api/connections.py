@@ -11,6 +11,8 @@
 | an open connection without a request | 20 s | closed |
 | an answer that is not read | 10 s | the connection is cut |
 | connections | 1,000 | one more closes the one that has been without a request for longest |
+
+Bytes are counted once they were read, at most 256 KiB at a time: so much more may come at once.
 """
 
 import asyncio

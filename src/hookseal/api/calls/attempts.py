@@ -15,7 +15,7 @@ from hookseal.api.calls.messages import NOTHING, MessageOut, number_of_fitting, 
 from hookseal.api.calls.messages import shown as message_of
 from hookseal.api.forms import Channel, EventType
 from hookseal.api.paging import ListOut, Moment, Paged, following, listed, one_way, position
-from hookseal.errors import NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import encode_cursor
 
 SUCCESS: Final = 0
@@ -292,8 +292,8 @@ async def resend(asked: Asked[NoQuery, None]) -> Empty:
             resend_id=None if asked.key is None else derived_id(asked.access, asked.key),
             actor=asked.access.actor,
         )
-    except Refused as error:
-        if error.field != "endpoint_id":
+    except (Conflict, Refused):
+        if (await found(asked)).enabled:
             raise
         raise problems.conflict("the endpoint is disabled: enable it first") from None
     return Empty()
