@@ -121,9 +121,13 @@ async def test_status_answers_five_questions(world: World, receiver: Receiver) -
 @pytest.mark.req("OPS-15", part="status")
 async def test_what_a_breaker_held_is_not_what_hookseal_owes(world: World, receiver: Receiver) -> None:
     """A breaker opens, some deliveries wait for a second, and it closes: metric and status say that they were held."""
-    answers = [500]
+    answers, came, all_came = [500], list[None](), asyncio.Event()
 
     async def answer() -> web.Response:
+        came.append(None)
+        if len(came) == BREAKER_FAILURES:
+            all_came.set()
+        await all_came.wait()  # else the lane halves with each failure, and the next ones wait for room
         return web.Response(status=answers[0])
 
     receiver.answers["/shaky"] = answer
