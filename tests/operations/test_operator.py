@@ -46,6 +46,24 @@ async def test_a_long_wait_is_unavailable(pool: Pool) -> None:
     assert await pool.fetchval("SELECT name FROM hookseal.endpoints") is None
 
 
+@pytest.mark.req("DEL-18")
+async def test_a_caller_that_gives_up_leaves_no_transaction(pool: Pool) -> None:
+    """A change that is cancelled while its transaction begins ends it, and asyncpg reports nothing to the product."""
+    installation = await begin(pool)
+    loop, reports = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _loop, report: reports.append(report["message"]))
+
+    async with pool.acquire() as connection:
+        entering = asyncio.ensure_future(installation.operator(connection).changing().__aenter__())
+        loop.call_soon(entering.cancel)  # after the first step of the task, which ends while it waits for BEGIN
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+
+    async with pool.acquire() as connection:
+        assert not connection.is_in_transaction()
+    assert [] == reports
+
+
 @pytest.mark.req("SEC-08")
 async def test_a_forged_answer_reveals_nothing(pool: Pool) -> None:
     """A recorded answer that names another tenant's secret is denied, since the table of rotations has no MAC."""

@@ -122,18 +122,18 @@ class Operator:
                     yield self.connection
                 return
             transaction = self.connection.transaction()
-            await transaction.start()
+            await transaction.__aenter__()  # after a `start` that is cancelled, asyncpg reports an active transaction
             try:
                 await self._begin()
                 yield self.connection
-            except BaseException:
+            except BaseException as error:
                 with suppress(*OUTAGES):  # without an answer it is rolled back with its session
-                    await transaction.rollback()
+                    await transaction.__aexit__(type(error), error, error.__traceback__)
                 raise
             if self.connection.is_closed():
                 raise Unavailable("PostgreSQL ended the change because it was idle for too long: nothing was changed")
             try:
-                await transaction.commit()
+                await transaction.__aexit__(None, None, None)
             except _NOT_COMMITTED:
                 raise
             except OUTAGES as error:
