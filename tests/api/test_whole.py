@@ -1,15 +1,18 @@
 """The whole way: the official client, `hookseal api`, a worker, and a receiver that verifies as Svix says."""
 
 import json
+import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 from svix import Webhook
 from svix.api import (
     ApplicationIn,
+    AppPortalAccessIn,
     EndpointHeadersIn,
     EndpointIn,
     EndpointPatch,
@@ -21,9 +24,15 @@ from svix.api import (
 
 from hookseal import Admin
 from hookseal.admin import ScopeName
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
 from tests.api.alone import serving
 from tests.api.official import official
+from tests.doubles.client_certificates import Authority, identity
+from tests.doubles.client_certificates import serving as with_certificate
 from tests.doubles.logins import login
+from tests.doubles.receivers import listening
+from tests.doubles.receivers import status as answering
 from tests.worker import world as worlds
 from tests.worker.environment import environment
 from tests.worker.waiting import eventually
@@ -146,3 +155,60 @@ async def through(world: World, settings: dict[str, str], of_role: str, token: s
         assert [task.id] == [each.id for each in (await svix.background_task.list()).data]
         await svix.message_attempt.resend("acme", "lost", endpoint.id)
         assert {"id": 3} == verified(await receiver.wait_for(5), rotated)
+
+
+AUTHORITY = Authority()
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.req("DEL-13", part="client-keys")
+async def test_a_customer_who_may_not_reveal_gets_no_header_at_an_address_of_their_choice(
+    world: World, tmp_path: Path
+) -> None:
+    """With the token of a portal: neither the sealed headers nor the client certificate follow the url, at any step.
+
+    A token that may reveal takes them along.
+    """
+    settings = environment(world.database_url, world.redis_url)
+    certificate = with_certificate(AUTHORITY.server(), tmp_path)
+    certificate.verify_mode, asked = ssl.CERT_OPTIONAL, AUTHORITY.pem.decode()
+    certificate.load_verify_locations(cadata=asked)
+    async with Admin.connect(environ=settings) as admin:
+        product = await admin.tokens.add(name="product", tenant_id="*", scopes=ALL, actor="test")
+    async with (
+        receiving() as mine,
+        receiving() as theirs,
+        listening(answering(204), tls=certificate) as my_tls,
+        listening(answering(204), tls=certificate) as their_tls,
+        world.worker(),
+        serving(settings) as (_, ready),
+        official(product.token.reveal().decode(), ready["url"]) as svix,
+    ):
+        of: dict[str, Any] = {"tenant_id": TenantId("acme"), "event_types": ("*",)}
+        plain = NewEndpoint(**of, url=f"{mine.base_url}/hook", uid="plain")
+        await world.installation.add(plain, headers={"x-api-key": b"Zq7-canary"})
+        tls = NewEndpoint(**of, url=my_tls.url, uid="tls", timeout_ms=15_000)
+        await world.installation.add(tls, tls=identity(AUTHORITY.client("ours"), AUTHORITY))
+        await world.delivered(*await world.publish())
+        assert ("Zq7-canary", ["ours"]) == ((await mine.wait_for(1)).headers["x-api-key"], my_tls.clients)
+
+        portal = (await svix.authentication.app_portal_access("acme", AppPortalAccessIn())).token
+        headers = {"authorization": f"Bearer {portal}"}
+        async with httpx.AsyncClient(base_url=f"{ready['url']}/api/v1/app/acme/endpoint", headers=headers) as customer:
+            steps: list[tuple[str, str, dict[str, Any], str | None]] = [
+                ("PATCH", "/plain", {"url": f"{mine.base_url}/other", "disabled": True}, None),
+                ("PATCH", "/plain", {"description": "mine", "disabled": False}, None),
+                ("PUT", "/plain", {"url": f"{theirs.base_url}/hook"}, "headers.x-api-key"),
+                ("PATCH", "/tls", {"url": their_tls.url}, "client_cert"),
+            ]
+            for method, path, body, dropped in steps:
+                answer = await customer.request(method, path, json=body)
+                assert (200, dropped) == (answer.status_code, answer.headers.get("hookseal-dropped")), answer.text
+        await world.delivered(*await world.publish())
+        assert "x-api-key" not in (await theirs.wait_for(1)).headers
+        assert ([None], 1) == (their_tls.clients, len(my_tls.requests))
+
+        await svix.endpoint.set_headers("acme", "plain", EndpointHeadersIn(headers={"X-Api-Key": "Zq7-canary"}))
+        await svix.endpoint.patch("acme", "plain", EndpointPatch(url=f"{mine.base_url}/back"))
+        await world.delivered(*await world.publish())
+        assert "Zq7-canary" == (await mine.wait_for(2)).headers["x-api-key"]

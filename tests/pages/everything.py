@@ -25,7 +25,7 @@ EXAMPLE = '{"1": {"type": "object", "examples": [{"id": 7}]}}'
 # What each form has, beside its token, so that it would be done.
 FORMS: dict[str, dict[str, str]] = {
     "endpoint.add": {"url": "https://new.example", "every": "yes"},
-    "endpoint.save": {"url": "https://mine.example", "every": "yes"},
+    "endpoint.save": {"url": "https://mine.example", "every": "yes", "sealed": "remove"},
     "endpoint.test": {"type": "invoice.paid"},
     "secret.rotate": {"overlap": "3600", "rotation_id": "r-1"},
     "recover.start": {"since": "2020-01-01T00:00:00+00:00", "until": "2030-01-01T00:00:00+00:00"},

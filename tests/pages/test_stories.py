@@ -18,6 +18,7 @@ from tests.doubles.stored import Installation
 from tests.operations.blocked import blocked
 from tests.operations.test_replay_jobs import dead_letters
 from tests.pages.browser import Browser
+from tests.pages.conftest import Browsing
 from tests.worker.world import receiving
 
 pytestmark = pytest.mark.req("UI-01")
@@ -113,11 +114,11 @@ async def test_settings_are_changed(jane: Browser, admin: Admin, installation: I
     endpoint_id = await added(admin, headers={"X-Old": "1", "X-Kept": "2"}, description="first")
     await jane.open(f"/endpoint/{endpoint_id}")
     await jane.follow("Change the settings")
-    await jane.press("Save", url="https://b.example", remove=["x-old"], headers="X-New: 3")
+    await jane.press("Save", url="https://a.example/b", remove=["x-old"], headers="X-New: 3")
 
     assert "The changes are saved" in jane.text
     details = await admin.endpoints.get(tenant_id="acme", endpoint_id=endpoint_id)
-    assert ("https://b.example", "first", ("x-kept", "x-new")) == (
+    assert ("https://a.example/b", "first", ("x-kept", "x-new")) == (
         *(details.url, details.description, details.header_names),
     )
     assert ("endpoint.updated", JANE) == last_of(await audited(installation.pool))
@@ -126,6 +127,34 @@ async def test_settings_are_changed(jane: Browser, admin: Admin, installation: I
     await jane.press("Save")
     assert "Nothing was changed" in jane.text
     assert rows_before == await audited(installation.pool)
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.parametrize(("visitor", "chosen"), [("manager", "remove"), ("jane", "remove"), ("jane", "keep")])
+async def test_before_headers_are_removed_for_another_server_the_page_asks(
+    visitor: str, chosen: str, browsing: Browsing, admin: Admin
+) -> None:
+    """It names them. Only who may reveal may keep them, whatever the form says."""
+    endpoint_id = await added(admin, headers={"X-Old": "1"})
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint_id}
+    async with browsing(visitor) as browser:
+        await browser.open(f"/endpoint/{endpoint_id}/edit")
+        await browser.press("Save", url="https://b.example", headers="X-New: 3")
+        assert (409, True) == (browser.status, "is of another server, which does not get: header x-old" in browser.text)
+        assert (1, ("x-old",)) == (
+            (before := await admin.endpoints.get(**named)).generation,
+            before.header_names,
+        )
+        [form] = [form for form in browser.page.forms if "Save" in form.buttons]
+        assert (["remove"] if visitor == "manager" else ["remove", "keep"]) == form.options["sealed"]
+        if visitor == "manager":
+            await browser.press("Save", sealed="keep")
+            assert (403, 1) == (browser.status, (await admin.endpoints.get(**named)).generation)
+        await browser.send(form, sealed=chosen)
+    after = await admin.endpoints.get(**named)
+    assert ("https://b.example", ("x-new", "x-old") if chosen == "keep" else ("x-new",)) == (
+        *(after.url, after.header_names),
+    )
 
 
 @pytest.mark.parametrize(

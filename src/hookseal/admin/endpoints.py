@@ -362,6 +362,7 @@ class Endpoints:
         expect_generation: int | None = None,
         expect: Mapping[str, Any] | None = None,
         allow_same_url: bool = False,
+        keep_headers: bool | None = False,
         enabled: bool | Unset = UNSET,
         reason: str | None = None,
         connection: Connection | None = None,
@@ -373,7 +374,14 @@ class Endpoints:
         removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on.
         Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or
         if the generation is not the expected one. That changes with url, headers and secrets; of other fields `expect`
-        has the expected values, lists as tuples. `enabled` enables the endpoint, or disables it for this `reason`, as
+        has the expected values, lists as tuples.
+
+        A `url` of another scheme, host or port takes along neither headers nor the client certificate, but for those
+        given in this call: `dropped` names what was removed, because its new receiver would see it. `keep_headers`
+        keeps them. That is as good as to reveal them, so offer it only to a user who may; `Refused` is raised if the
+        database role of this Admin may not open them. None raises `Conflict`, with this field, in place of removing.
+
+        `enabled` enables the endpoint, or disables it for this `reason`, as
         the methods of these names do; if it is so already, nothing is tried.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
@@ -402,6 +410,7 @@ class Endpoints:
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         expected_fields = arguments.expected(expect)
         shares_url = arguments.flag(allow_same_url, "allow_same_url")
+        keeps = None if keep_headers is None else arguments.flag(keep_headers, "keep_headers")
         disabled_reason = arguments.enabled(True if enabled is UNSET else enabled, reason)
         if not changes and enabled is UNSET:
             raise Malformed("give at least one thing to change", advice="`hookseal endpoint update --help` lists them")
@@ -416,6 +425,7 @@ class Endpoints:
                 expect_generation=expected,
                 expect=expected_fields,
                 shares_url=shares_url,
+                keep_headers=keeps,
             )
             switched = switch is not None and await endpoints.set_enabled(
                 operator, owner, endpoint, disabled_reason=disabled_reason, own_drain_seconds=self._drain_seconds
@@ -426,6 +436,7 @@ class Endpoints:
             endpoint_id=endpoint,
             generation=updated.generation,
             changed=(*updated.changed, *also),
+            dropped=updated.dropped,
             before={**updated.before, **{name: not value for name, value in also.items()}},
             after={**updated.after, **also},
         )

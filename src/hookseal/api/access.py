@@ -40,6 +40,11 @@ class Access:
             raise ValueError("tenant_id must be the id of a tenant, or None for every tenant")
 
     @property
+    def may_reveal(self) -> bool:
+        """Whether it may see secrets, and so also send the headers of an endpoint to an address of its choice."""
+        return Scope.REVEAL in self.scopes
+
+    @property
     def caller(self) -> tuple[str | None, str]:
         """Whose requests are counted together: those with one token, or of one actor without one."""
         return self.tenant_id, self.token or self.actor

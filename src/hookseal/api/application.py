@@ -83,7 +83,14 @@ def app(
     if not origins:
         return router
     methods = sorted({call.method for call in CALLS})
-    return _Origins(router, allow_origins=origins, allow_methods=methods, allow_headers=_ALLOWED_HEADERS, max_age=600)
+    return _Origins(
+        router,
+        allow_origins=origins,
+        allow_methods=methods,
+        allow_headers=_ALLOWED_HEADERS,
+        expose_headers=sorted({name for call in CALLS for name in call.headers}),
+        max_age=600,
+    )
 
 
 def tokens(admin: Admin) -> Who:
@@ -168,7 +175,9 @@ class _Calls:
                 answer = await self._once(call, call.once, asked, asked.key, content)
             if answer.content is None:
                 return Response(status_code=answer.status, headers=_HEADERS)
-            return _Json(msgspec.json.encode(answer.content), answer.status)
+            response = _Json(msgspec.json.encode(answer.content), answer.status)
+            response.headers.update(answer.headers)
+            return response
 
     async def _once(self, call: Call, once: Once, asked: Asked[Any, Any], key: str, content: bytes) -> Answer:
         """Answer a request with a key. What it changes and the record of its answer are committed together."""

@@ -58,10 +58,11 @@ class Asked(Generic[Query, Body]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The answer of a call, with another status than usual."""
+    """The answer of a call, with another status than usual, or with headers."""
 
     status: int
     content: msgspec.Struct | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +91,8 @@ class Call:
     One that is `of_every_tenant` needs an access for all of them, and may be about one `tenant` that its path does not
     name. With `once` it has one effect for a key; a POST without it makes an id of the key. One that `may_add_tenant`
     gets no tenant if the path names an unknown one by its uid. `names` has the arguments of an Admin whose member or
-    parameter has another name
-    than theirs in camel case. `most` is how many bytes a body may have.
+    parameter has another name than theirs in camel case. `most` is how many bytes a body may have. `headers` says what
+    each header means that its answer may have.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Call:
     may_add_tenant: bool = False
     most: int = MOST_BYTES
     names: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(name: str, path: str, handler: Handler, **more: Any) -> Call:

@@ -139,6 +139,10 @@ def _answers(call: Call, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "It was done."}
     if call.result is not None:
         good["content"] = _json(schemas[call.result])
+    if call.headers:
+        good["headers"] = {
+            name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in call.headers.items()
+        }
     statuses = [str(call.status)]
     if call.method == "PUT" and call.status == 200:  # noqa: PLR2004 -- 201 if it was made
         statuses.append("201")

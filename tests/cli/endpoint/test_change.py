@@ -37,7 +37,7 @@ async def test_an_update_changes_only_the_given_fields(begun: Begun) -> None:
     ended = await begun.run("endpoint", "update", *options_of(one), *options, "--expect-generation", "1", "--json")
     assert (0, "") == (ended.code, ended.err)
     named = ["retry_schedule", "timeout_ms", "url", "event_types", "name", "lead"]
-    assert {"tenant_id": "acme", "endpoint_id": one, "generation": 2, "changed": named} == ended.json
+    assert {"tenant_id": "acme", "endpoint_id": one, "generation": 2, "changed": named, "dropped": []} == ended.json
     found = await row(begun)
     assert ("https://other.example/new", "current", "Büro", 8_000) == tuple(
         found[name] for name in ("url", "lead", "name", "timeout_ms")

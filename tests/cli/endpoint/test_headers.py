@@ -52,8 +52,9 @@ async def test_only_names_of_headers_are_shown(begun: Begun, tmp_path: Path) -> 
 
     change = ("--header", "X-Team: finance", "--header", f"x-new: {CANARY}-2", "--remove-header", "X-KEY")
     updated = await begun.run("endpoint", "update", *options_of(one), *change, "--rotate-every", "none", "--json")
-    assert {"tenant_id": "acme", "endpoint_id": one, "generation": 2, "changed": ["rotate_every_days", "headers"]} == (
-        updated.json
+    assert ({"tenant_id": "acme", "endpoint_id": one}, ["rotate_every_days", "headers"], 2, []) == (
+        {name: updated.json[name] for name in ("tenant_id", "endpoint_id")},
+        *(updated.json[name] for name in ("changed", "generation", "dropped")),
     )
     assert {"authorization": f"Bearer {CANARY}", "x-team": "finance", "x-new": f"{CANARY}-2"} == await sent(begun, one)
     assert (await shown(begun, one))["rotate_every_days"] is None
@@ -74,6 +75,21 @@ async def test_a_file_replaces_all_headers(begun: Begun) -> None:
     emptied = await begun.run(*update, "--remove-header", "B")
     assert "headers: b -> -" == emptied.out.splitlines()[1]
     assert ({}, []) == (await sent(begun, one), (await shown(begun, one))["header_names"])
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_another_server_gets_headers_only_if_they_are_to_be_kept(begun: Begun) -> None:
+    one = (await begun.run(*ADD, "--header", f"a: {CANARY}", "--header", "b: 2", "--json")).json["endpoint_id"]
+    update = ("endpoint", "update", *options_of(one))
+    kept = await begun.run(*update, "--url", "https://kept.example", "--keep-headers", "--json")
+    assert (["url"], []) == (kept.json["changed"], kept.json["dropped"])
+    text = await begun.run(*update, "--url", "https://other.example", "--header", "b: 3")
+    assert "headers: a b -> b" in text.out.splitlines()
+    assert "removed, because the url is of another server: headers.a. Give them anew" in text.out
+    assert {"b": "3"} == await sent(begun, one)
+    last = await begun.run(*update, "--url", "https://last.example", "--json")
+    assert (["url", "headers"], ["headers.b"]) == (last.json["changed"], last.json["dropped"])
+    assert {} == await sent(begun, one)
 
 
 async def test_help_warns() -> None:

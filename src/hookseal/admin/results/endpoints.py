@@ -162,13 +162,16 @@ class AddedEndpoint:
 class UpdatedEndpoint:
     """The fields that were changed, and the generation of the endpoint after that.
 
-    `before` and `after` have the values of these fields: of headers the names, of TLS the part that may be shown.
+    `dropped` names what did not go along to a url of another scheme, host or port: `headers.NAME` for a header,
+    `client_cert` for the client certificate, and `ca` for authorities that could not be kept without it. `before` and
+    `after` have the values of the changed fields: of headers the names, of TLS the part that may be shown.
     """
 
     tenant_id: str
     endpoint_id: str
     generation: int
     changed: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
     before: Mapping[str, Any] = field(repr=False, metadata=HIDDEN)
     after: Mapping[str, Any] = field(repr=False, metadata=HIDDEN)
 

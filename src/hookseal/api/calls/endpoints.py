@@ -27,6 +27,11 @@ from hookseal.secrets.core.material import SecretMaterial
 
 ONE: Final = APP + "/endpoint/{endpoint_id}"
 DISABLED: Final = "disabled through the API"
+DROPPED: Final = "hookseal-dropped"
+_LOST: Final = {
+    DROPPED: "What was removed since the url is of another scheme, host or port, and the token may not reveal: "
+    "`headers.NAME`, `client_cert` and `ca`, with commas between them."
+}
 _EVERY: Final = ("*",)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES: Final = {
@@ -297,7 +302,7 @@ async def upsert(asked: Asked[NoQuery, EndpointUpdate]) -> EndpointOut | Answer:
     )
 
 
-async def patch(asked: Asked[NoQuery, EndpointPatch]) -> EndpointOut:
+async def patch(asked: Asked[NoQuery, EndpointPatch]) -> EndpointOut | Answer:
     """Change what is given of an endpoint."""
     body = asked.body
     changes = {
@@ -317,11 +322,17 @@ async def patch(asked: Asked[NoQuery, EndpointPatch]) -> EndpointOut:
     return await _updated(asked, await found_id(asked), **given)
 
 
-async def _updated(asked: Asked[Any, Any], endpoint_id: str, **changes: Any) -> EndpointOut:
-    await asked.admin.endpoints.update(
-        tenant_id=asked.tenant, endpoint_id=endpoint_id, actor=asked.access.actor, **changes
+async def _updated(asked: Asked[Any, Any], endpoint_id: str, **changes: Any) -> Answer:
+    """Change the endpoint. Who may see its secrets may send its headers to another address."""
+    updated = await asked.admin.endpoints.update(
+        tenant_id=asked.tenant,
+        endpoint_id=endpoint_id,
+        keep_headers=asked.access.may_reveal,
+        actor=asked.access.actor,
+        **changes,
     )
-    return await by_id(asked, endpoint_id)
+    headers = {DROPPED: ", ".join(updated.dropped)} if updated.dropped else {}
+    return Answer(status=200, content=await by_id(asked, endpoint_id), headers=headers)
 
 
 async def delete(asked: Asked[NoQuery, None]) -> None:
@@ -434,8 +445,8 @@ CALLS: Final = (
         names=NAMES,
     ),
     read("endpoint.get", ONE, get, result=EndpointOut),
-    manage("endpoint.upsert", "PUT", ONE, upsert, body=EndpointUpdate, result=EndpointOut, **_CHANGE),
-    manage("endpoint.patch", "PATCH", ONE, patch, body=EndpointPatch, result=EndpointOut, **_CHANGE),
+    manage("endpoint.upsert", "PUT", ONE, upsert, body=EndpointUpdate, result=EndpointOut, headers=_LOST, **_CHANGE),
+    manage("endpoint.patch", "PATCH", ONE, patch, body=EndpointPatch, result=EndpointOut, headers=_LOST, **_CHANGE),
     manage("endpoint.delete", "DELETE", ONE, delete, status=204),
     Call(
         name="endpoint.get_secret",

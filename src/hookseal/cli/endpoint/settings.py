@@ -82,9 +82,19 @@ def update(
             help="Make the change only at this generation. A change of url, lead, headers, TLS or secrets raises it."
         ),
     ] = None,
+    keep_headers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-headers",
+            help="With --url: keep its headers and its client certificate, also at another scheme, host or port.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Change the given settings of an endpoint, all of them or none, and leave the others.
+
+    A URL of another scheme, host or port takes along only what you give with it: other headers and the client
+    certificate are removed, and named, unless you add --keep-headers.
 
     Example: hookseal endpoint update --tenant acme --endpoint ENDPOINT_ID --url https://example.com/new --timeout 8s
     """
@@ -98,6 +108,7 @@ def update(
             endpoint_id=endpoint,
             actor=operator_name(),
             expect_generation=expect_generation,
+            keep_headers=keep_headers,
             **changes,
         ),
     )
@@ -129,6 +140,11 @@ def _updated_text(updated: UpdatedEndpoint) -> str:
     if not updated.changed:
         return f"endpoint {updated.endpoint_id} has these settings already: nothing was changed"
     lines = [f"{name}: {_change(name, updated.before[name], updated.after[name])}" for name in updated.changed]
+    if updated.dropped:
+        lines.append(
+            f"removed, because the url is of another server: {', '.join(updated.dropped)}. Give them anew, or use "
+            "--keep-headers the next time"
+        )
     return "\n".join([f"endpoint {updated.endpoint_id} is changed; generation {updated.generation}", *lines])
 
 

@@ -6,6 +6,7 @@ percent-encoded) are refused, because parsers read them differently.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -213,6 +214,18 @@ def _policy_problem(parts: SplitResult, *, allow_http: bool) -> str | None:
     if parts.scheme == "http" and not allow_http:
         return "is http, and only https is delivered to"
     return None
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port of a valid url, each in one spelling: what decides who gets its requests.
+
+    Names have only ASCII characters (`xn--...` for others), and differ with a dot at their end.
+    """
+    parts = urlsplit(url)
+    host, default = parts.hostname or "", {"https": 443, "http": 80}.get(parts.scheme)
+    with suppress(ValueError):
+        host = str(ip_address(host))
+    return parts.scheme, host, parts.port or default
 
 
 def is_plain_http(url: str) -> bool:

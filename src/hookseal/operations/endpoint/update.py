@@ -1,29 +1,34 @@
 """Updates an endpoint: its pointer, with a new MAC, and its settings, in one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.core import endpoint_rules
 from hookseal.dispatcher.core.model import OnDeadLetter
+from hookseal.dispatcher.core.url import origin
 from hookseal.dispatcher.store import endpoints, held, replays
 from hookseal.dispatcher.store.endpoints import EndpointSettings
-from hookseal.errors import Conflict, Malformed, SecretError
+from hookseal.errors import Conflict, Malformed, Refused, SecretDenied, SecretError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import given_facts, host, require_drainable, require_usable
 from hookseal.operations.operator import Operator
 from hookseal.postgres.savepoint import savepoint
 from hookseal.secrets.core import overlap
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
 from hookseal.secrets.extras.stored import Extra
+from hookseal.secrets.extras.tls_identity import TlsChange
 
 HEADERS: Final = "headers"
 TLS: Final = "tls"
 _EXTRAS: Final[Mapping[str, Extra[Any]]] = {HEADERS: stored.HEADERS, TLS: stored.TLS}
 _POINTER_FIELDS: Final = frozenset({"url", "lead"})
+_WORDS: Final = {"client_cert": "client certificate", "ca": "certificate authorities"}
 _BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 
@@ -32,10 +37,12 @@ class Updated:
     """The fields that an update changed, and the generation of the endpoint after it.
 
     `before` and `after` hold the values of the changed fields: of headers the names, of TLS the part that may be shown.
+    `dropped` names what did not go along to another origin: `headers.NAME`, `client_cert` and `ca`.
     """
 
     changed: tuple[str, ...]
     generation: int
+    dropped: tuple[str, ...] = ()
     before: Mapping[str, Any] = field(default_factory=dict, compare=False)
     after: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
@@ -48,6 +55,18 @@ class _Move:
     after: Any
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Departure:
+    """What a change of the origin means for sealed extras: the changes to request, and what stays behind or goes along.
+
+    A name is `headers.NAME`, `client_cert` or `ca`.
+    """
+
+    requested: dict[str, Any]
+    dropped: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
 async def update_endpoint(
     operator: Operator,
     tenant: TenantId,
@@ -58,12 +77,19 @@ async def update_endpoint(
     expect_generation: int | None = None,
     expect: Mapping[str, Any] | None = None,
     shares_url: bool = False,
+    keep_headers: bool | None = False,
 ) -> Updated:
     """Change the endpoint, all of it or nothing: its `url`, `lead`, fields of `EndpointSettings`, `headers` and `tls`.
 
     `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
-    and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it. Raises
-    `NotFound`; `Conflict` if the generation is not the expected one, or a field has another value than in `expect`;
+    and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it.
+
+    A url of another origin (scheme, host, port) takes along neither header values nor the client certificate, but for
+    those given in the same call: who chooses the address would see them. With `keep_headers` it does, and None raises
+    `Conflict` (`keep_headers`) in place of dropping anything. Raises `Refused` (`keep_headers`) unless the SQL role may
+    open what it keeps.
+
+    Raises `NotFound`; `Conflict` if the generation is not the expected one, or a field is not as in `expect`;
     `Conflict` if another endpoint of the tenant has the url, unless it is to share one (`shares_url`), or the uid, or
     back-off is set although there is a schedule that is not the default; `Refused` for a time-out longer than the drain
     of a worker; `Malformed` for headers beyond their limits, a certificate that is not valid now, and `on_dead_letter`
@@ -82,7 +108,10 @@ async def update_endpoint(
         changes = {name: value for name, value in requested.items() if name not in _EXTRAS and value != now[name]}
         _require_effect(decided, changes)
         endpoint_rules.require_order(ordered=decided.ordered, on_dead_letter=requested.get("on_dead_letter"))
-        moves = await _moves(operator, row, requested)
+        leaving = _Departure(requested=requested)
+        if "url" in changes and _origin(row.url) != origin(changes["url"]):
+            leaving = await _departure(operator, row, decided, requested, keep_headers=keep_headers)
+        moves = await _moves(operator, row, leaving.requested)
         changes |= {name: _EXTRAS[name].shown(move.after) for name, move in moves.items()}
         await _require_possible(operator, row, changes, own_drain_seconds=own_drain_seconds, shares_url=shares_url)
         if not changes:
@@ -91,13 +120,100 @@ async def update_endpoint(
         before = {name: now[name] for name in changes}
         # If the pointer did not move, its MAC was not verified, so its generation must not enter the audit log.
         generation = {} if after is row else {"generation": after.generation}
+        left = {name: list(what) for name, what in (("dropped", leaving.dropped), ("kept", leaving.kept)) if what}
         await operator.audit(
             Action.ENDPOINT_UPDATED,
             of=row,
             before=_facts(before, row) | {"generation": row.generation},
-            after=_facts(changes, after) | await _sealed_facts(operator, moves) | generation,
+            after=_facts(changes, after) | await _sealed_facts(operator, moves) | generation | left,
         )
-    return Updated(changed=tuple(changes), generation=after.generation, before=before, after=changes)
+    return Updated(
+        changed=tuple(changes), generation=after.generation, dropped=leaving.dropped, before=before, after=changes
+    )
+
+
+def _origin(url: str) -> object:
+    """Return the origin of a stored url; of one that was written by hand, None, which no url has."""
+    try:
+        return origin(url)
+    except ValueError:
+        return None
+
+
+async def _departure(
+    operator: Operator, row: Pointer, decided: EndpointSettings, requested: dict[str, Any], *, keep_headers: bool | None
+) -> _Departure:
+    """Return what to request in place of these changes, so that only what is given goes along to another origin.
+
+    It does not depend on the columns that only show something: they have no MAC. Raises as `update_endpoint`.
+    """
+    operator.unlocked.integrity.verify(row)
+    changes = dict(requested)
+    staying = [*_headers_left(row, decided, changes), *await _tls_left(operator, row, decided, changes)]
+    if keep_headers:
+        await _require_openable(operator, row)
+        return _Departure(requested=requested, kept=tuple(staying))
+    if keep_headers is None and staying:
+        words = (_WORDS.get(name) or name.replace(f"{HEADERS}.", "header ") for name in staying)
+        raise Conflict(
+            f"the new url is of another server, which does not get: {', '.join(words)}", field="keep_headers"
+        )
+    return _Departure(requested=changes, dropped=tuple(staying))
+
+
+def _headers_left(row: Pointer, decided: EndpointSettings, changes: dict[str, Any]) -> Iterator[str]:
+    """Let the changes replace all headers by those that are given, and yield the names of the others."""
+    if row.headers_ref is None:
+        return
+    change: HeaderChange = changes.get(HEADERS) or HeaderChange(given={})
+    after = change.applied(dict.fromkeys(decided.header_names, SecretMaterial(b"")))
+    changes[HEADERS] = HeaderChange(given=change.given, replaces_all=True)
+    yield from (f"{HEADERS}.{name}" for name in sorted(after.keys() - change.given.keys()))
+
+
+async def _tls_left(
+    operator: Operator, row: Pointer, decided: EndpointSettings, changes: dict[str, Any]
+) -> tuple[str, ...]:
+    """Let the changes remove a client certificate that is not given, and return what is lost.
+
+    The authorities are in the same record: if it does not open, or this role may not open it, they are lost, too.
+    """
+    change: TlsChange = changes.get(TLS) or TlsChange()
+    if row.tls_ref is None or change.client is not None or change.without_client:
+        return ()
+    try:
+        before = await _opened(operator, row, stored.TLS)
+    except SecretError:
+        gone = not (change.authorities or change.without_authorities)
+        changes[TLS] = replace(change, without_client=True, without_authorities=not change.authorities)
+        seen = decided.tls_shown or {}
+        return (
+            *(("client_cert",) if seen.get("client_certificate") else ()),
+            *(("ca",) if gone and seen.get("authorities") else ()),
+        )
+    if before.client is None:
+        return ()
+    changes[TLS] = replace(change, without_client=True)
+    return ("client_cert",)
+
+
+async def _require_openable(operator: Operator, row: Pointer) -> None:
+    """Raise `Refused` if this SQL role may not open the sealed extras of the endpoint."""
+    for extra in _EXTRAS.values():
+        try:
+            await _opened(operator, row, extra)
+        except SecretDenied as error:
+            raise Refused(
+                "only who may open the headers and the client certificate may keep them for another server",
+                field="keep_headers",
+                advice="leave out --keep-headers, and give them anew",
+            ) from error
+
+
+async def _opened(operator: Operator, row: Pointer, extra: Extra[Any]) -> Any:
+    """Return the extra, opened: nothing is undone if this role may not. Raises as `stored.opened`."""
+    async with savepoint(operator.connection):
+        return await stored.opened(operator.unlocked.store_on(operator.connection), extra, row)
 
 
 async def _require_possible(
@@ -131,8 +247,7 @@ async def _move(operator: Operator, row: Pointer, extra: Extra[Any], change: sto
         return None
     operator.unlocked.integrity.verify(row)
     try:
-        async with savepoint(operator.connection):  # a role without the right to open it may replace it
-            before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, row)
+        before = await _opened(operator, row, extra)  # a role without the right to open it may replace it
     except SecretError:
         if not change.replaces_all:
             raise

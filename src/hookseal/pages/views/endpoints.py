@@ -10,6 +10,7 @@ import msgspec
 
 from hookseal.admin import EndpointDetails, EventType, Scope
 from hookseal.api import problems
+from hookseal.api.access import require_scopes
 from hookseal.api.calls.messages import example_of
 from hookseal.api.problems import Problem
 from hookseal.errors import Conflict, HooksealError, Malformed, NotFound, Refused
@@ -122,8 +123,12 @@ async def _form(
     status: int | None = None,
     endpoint: EndpointDetails | None = None,
     changed: Sequence[tuple[str, str, str]] = (),
+    losing: str | None = None,
 ) -> Shown:
-    """Return the form of a new endpoint, or of this one; `changed` is what somebody else has changed meanwhile."""
+    """Return the form of a new endpoint, or of this one; `changed` is what somebody else has changed meanwhile.
+
+    `losing` says what another server does not get: then the form asks what to do with it.
+    """
     types = [each for each in await _catalogue(asked) if not each.deprecated]
     chosen = types_in(form)
     names = {each.name for each in types}
@@ -140,6 +145,8 @@ async def _form(
         "removed": set(form.every("remove")),
         "errors": errors or {},
         "changed": changed,
+        "losing": losing,
+        "may_keep": asked.access.may_reveal,
     }
     return Shown(template="endpoint_form.html", values=values, status=status)
 
@@ -163,8 +170,14 @@ def _as_form(settings: EditableSettings) -> Fields:
 
 
 async def save(asked: Asked) -> Shown | Moved:
-    """Change what the form changes; if somebody has changed the endpoint since it was shown, show what."""
+    """Change what the form changes; if somebody has changed the endpoint since it was shown, show what.
+
+    Before headers are removed because the URL is of another server, ask. Who may reveal may keep them.
+    """
     seen, endpoint_id = _seen(asked.form), asked.path["endpoint_id"]
+    sealed = asked.form.text("sealed")
+    if sealed == "keep":
+        require_scopes(asked.access, frozenset({Scope.REVEAL}))
     try:
         changes = _changes(seen, asked.form)
         if not changes:
@@ -174,10 +187,14 @@ async def save(asked: Asked) -> Shown | Moved:
             endpoint_id=endpoint_id,
             expect_generation=seen.generation,
             expect={"url": seen.url, "description": seen.description, "event_types": seen.event_types},
+            keep_headers={"keep": True, "remove": False}.get(sealed),
             actor=asked.access.actor,
             **changes,
         )
     except Conflict as error:
+        if error.field == "keep_headers":
+            losing = words.sentence(error.public)
+            return await _form(asked, asked.form, status=409, endpoint=await _found(asked), losing=losing)
         if error.field in {"expect_generation", "expect"}:
             return await _overtaken(asked, seen)
         return await _again(asked, error)
