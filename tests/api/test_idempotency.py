@@ -1,6 +1,7 @@
 """Requests with an `Idempotency-Key`: one effect for a key, and the first answer for each repetition."""
 
 import asyncio
+import json
 from typing import Any, Final
 
 import httpx
@@ -10,6 +11,7 @@ from svix.api.endpoint import EndpointCreateOptions
 
 from hookseal import Admin
 from hookseal.api.calls import CALLS
+from hookseal.operations import operator
 from tests.api.changes import CALL, CHANGES, HOOK, NOWHERE, Change
 from tests.api.official import official
 from tests.doubles.logbook import audited
@@ -73,13 +75,50 @@ async def test_a_repetition_gets_the_first_answer(
     assert (1, 1) == (await change.effects(installation), await kept(installation))
 
 
-async def test_requests_at_the_same_time_have_one_effect(client: httpx.AsyncClient, installation: Installation) -> None:
+@pytest.mark.parametrize("change", [pytest.param(each, id=each.name) for each in CHANGES if each.method == "POST"])
+async def test_requests_at_the_same_time_have_one_effect(
+    change: Change, client: httpx.AsyncClient, installation: Installation
+) -> None:
     """Each waits for the first, and gets its answer."""
-    answers = await asyncio.gather(*(client.post(PATH, json={"url": HOOK}, headers=KEY) for _ in range(6)))
+    path = change.path(await change.prepare(installation))
+    answers = await asyncio.gather(*(client.post(path, json=change.body, headers=KEY) for _ in range(6)))
 
-    assert {201} == {answer.status_code for answer in answers}
-    assert 1 == len({answer.content for answer in answers})
-    assert ["endpoint.added"] == [row["action"] for row in await audited(installation.pool)]
+    assert [change.statuses[0]] * 6 == [answer.status_code for answer in answers], [each.text for each in answers]
+    assert 1 == len({json.dumps(answer.json() | {"token": None}) for answer in answers})
+    assert 1 == await change.effects(installation)
+
+
+@pytest.mark.parametrize(
+    ("name", "lock"),
+    [
+        ("endpoint.create", "LOCK TABLE hookseal.idempotency_keys IN SHARE MODE"),
+        ("message_attempt.resend", "SELECT id FROM hookseal.deliveries FOR UPDATE"),
+    ],
+)
+async def test_a_request_waits_for_the_first_only_so_long(
+    name: str, lock: str, client: httpx.AsyncClient, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is to be repeated, and has the effect once the first has ended without it."""
+    monkeypatch.setattr(operator, "LOCK_SECONDS", 0.05)
+    change = next(each for each in CHANGES if each.name == name)
+    path = change.path(await change.prepare(installation))
+    async with installation.pool.acquire() as connection, connection.transaction():
+        await connection.execute(lock)
+        refused = await client.post(path, json=change.body, headers=KEY)
+    again = await client.post(path, json=change.body, headers=KEY)
+
+    assert (503, "1", CALL[name].status) == (refused.status_code, refused.headers["retry-after"], again.status_code)
+    assert 1 == await change.effects(installation)
+
+
+async def test_a_request_has_one_key(client: httpx.AsyncClient, installation: Installation) -> None:
+    headers = [("idempotency-key", "one"), ("Idempotency-Key", "one")]
+    answer = await client.post(PATH, json={"url": HOOK}, headers=headers)
+
+    assert (400, {"code": "bad_request", "detail": "the header `idempotency-key` is given twice"}) == (
+        *(answer.status_code, answer.json()),
+    )
+    assert 0 == await kept(installation)
 
 
 async def test_a_key_is_of_one_access(url: str, installation: Installation) -> None:

@@ -48,7 +48,7 @@ class Calling:
             connection.transaction(),  # it ends first: a wait for a lock that takes 5 s would fail
         ):
             await connection.execute(lock)
-            call = asyncio.create_task(self._call(ready["url"]))
+            call = asyncio.create_task(self.answer_of(ready["url"]))
             await blocked(self._begun.stored)
             process.kill()
             with pytest.raises(httpx.TransportError):
@@ -62,7 +62,7 @@ class Calling:
     async def answer(self) -> tuple[int, Any]:
         """Make the call in a new process, which is killed then; return the status and the body, without a token."""
         async with serving(self._begun.settings) as (_, ready):
-            response = await self._call(ready["url"])
+            response = await self.answer_of(ready["url"])
         body = response.json() if response.content else {}
         return response.status_code, body | {"token": None}
 
@@ -70,7 +70,8 @@ class Calling:
         """Return how often the call has had its effect, and fail unless the audit log has each."""
         return await self._change.effects(self._begun.stored)
 
-    async def _call(self, url: str) -> httpx.Response:
+    async def answer_of(self, url: str) -> httpx.Response:
+        """Make the call in the process with this address."""
         async with httpx.AsyncClient(base_url=url, headers=self._headers, timeout=60) as client:
             return await client.request(self._change.method, self._path, json=self._change.body)
 
@@ -97,6 +98,28 @@ async def test_a_call_that_is_killed_before_its_commit_is_made_by_its_repetition
     assert change.statuses == (first[0], again[0]), (first, again)
     if change.method == "POST":
         assert first == again
+    assert 1 == await calls.effects()
+
+
+@pytest.mark.parametrize("name", ["endpoint.create", "message_attempt.resend", "endpoint.rotate_secret"])
+async def test_a_repetition_waits_for_a_call_that_is_killed(begun: Begun, name: str) -> None:
+    """It came to another process while the first call was in work, and makes it."""
+    change = next(each for each in CHANGES if each.name == name)
+    calls = await calling(begun, change)
+    async with serving(begun.settings) as (_, ready):
+        async with begun.stored.pool.acquire() as connection, connection.transaction():
+            await connection.execute(f"LOCK TABLE hookseal.{change.last} IN SHARE MODE")
+            async with serving(begun.settings) as (process, first_ready):
+                first = asyncio.create_task(calls.answer_of(first_ready["url"]))
+                await blocked(begun.stored)
+                again = asyncio.create_task(calls.answer_of(ready["url"]))
+                await blocked(begun.stored, 2)
+                process.kill()
+                with pytest.raises(httpx.TransportError):
+                    await first
+        answered = await again
+
+    assert change.statuses[0] == answered.status_code, answered.text
     assert 1 == await calls.effects()
 
 

@@ -120,7 +120,8 @@ class Deliveries:
     ) -> ReplayedDelivery:
         """Send the event to the endpoint again: replay its newest delivery there. It keeps its id.
 
-        With a `resend_id` of 1 to 128 characters that has sent it already it changes nothing, and returns what it did.
+        With a `resend_id` of 1 to 128 characters that has sent it already it changes nothing, and returns what it did;
+        while a call with it has not ended, this one waits for that, up to 4.5 s.
         Raises as `replay` does, and `NotFound` if the event was never for the endpoint.
         """
         owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)

@@ -309,10 +309,12 @@ async def _again(once: Once, asked: Asked[Any, Any], result_id: str) -> msgspec.
 
 
 def _key(request: Request) -> str | None:
-    """Return the `Idempotency-Key` of the request. Raises `Problem` unless it has 1 to 256 visible characters."""
-    key = bodies.header(request, b"idempotency-key")
+    """Return the `Idempotency-Key` of the request. Raises `Problem` for two, or one that may not be."""
+    keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if len(keys) > 1:
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad_request", "the header `idempotency-key` is given twice")
     try:
-        return None if key is None else ids.idempotency_key(key)
+        return ids.idempotency_key(str(keys[0], "latin-1")) if keys else None
     except Malformed:
         raise problems.invalid(("header", "idempotency-key"), "must be 1 to 256 visible ASCII characters") from None
 

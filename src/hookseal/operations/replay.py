@@ -42,8 +42,7 @@ async def replay_delivery(
 
     A delivery whose next attempt is due later is due at once, with its budget as it is. If its endpoint is held, it
     waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise not finished, whose advice says
-    what it waits for and which command ends that, or if a replay with this `resend_id` has just been committed,
-    `Refused` if its endpoint is disabled, and `Unavailable`.
+    what it waits for and which command ends that, `Refused` if its endpoint is disabled, and `Unavailable`.
     """
     async with operator.changing() as connection:
         try:
@@ -51,9 +50,6 @@ async def replay_delivery(
         except Conflict as error:
             standing = explain(await delivery_queries.facts(connection, delivery_id, tenant=tenant)).text
             raise Conflict(str(error), advice=standing, joint="\n", field=error.field) from None
-        # The lock of the delivery may have waited for a replay with the same id.
-        if await _resent(operator, replayed.tenant_id, delivery_id, resend_id) is not None:
-            raise Conflict("the delivery was sent again by this resend a moment ago", field="resend_id")
         state, attempts = replayed.before
         await operator.audit(
             Action.DELIVERY_REPLAYED,
@@ -75,12 +71,15 @@ async def resend_delivery(
 ) -> Replayed:
     """Replay the newest delivery of the event to the endpoint, once for each `resend_id`, which the audit log keeps.
 
-    With the same one again it changes nothing, and returns what it did. Raises `NotFound`, and as `replay_delivery`
-    does.
+    With the same one again it changes nothing, and returns what it did. While another one has not ended, it waits for
+    that. Raises `NotFound`, and as `replay_delivery` does.
     """
     async with operator.changing() as connection:
         newest = await delivery_queries.latest(connection, tenant, event_id, endpoint_id)
-        done = await _resent(operator, tenant, newest, resend_id)
+        done = None
+        if resend_id is not None:
+            await replays.lock(connection, newest, tenant=tenant)
+            done = await _resent(operator, tenant, newest, resend_id)
         if done is None:
             return await replay_delivery(operator, newest, new_id=False, tenant=tenant, resend_id=resend_id)
     before, after = done
@@ -96,11 +95,9 @@ async def resend_delivery(
 
 
 async def _resent(
-    operator: Operator, tenant: TenantId, delivery_id: DeliveryId, resend_id: str | None
+    operator: Operator, tenant: TenantId, delivery_id: DeliveryId, resend_id: str
 ) -> tuple[Any, Any] | None:
-    """Return what the audit log has before and after the replay of the delivery with this id; None without one."""
-    if resend_id is None:
-        return None
+    """Return what the audit log has before and after the replay of the delivery with this id; None if there is none."""
     replayed = await log.changes(operator.connection, tenant, f"delivery:{delivery_id}", Action.DELIVERY_REPLAYED)
     return next((each for each in replayed if each[1].get("resend_id") == resend_id), None)
 

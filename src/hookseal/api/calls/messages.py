@@ -15,7 +15,7 @@ from hookseal.api.bodies import MOST_MESSAGE_BYTES, renamed, require_json
 from hookseal.api.call import APP, OWN, Asked, Call, In, NoQuery, Once, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
 from hookseal.api.forms import Channel, EventId, EventType
-from hookseal.api.paging import ListOut, Moment, Paged, listed, position
+from hookseal.api.paging import ListOut, Moment, OfMessages, Paged, listed, position
 from hookseal.client.publisher import Event
 from hookseal.errors import Conflict, HooksealError, Malformed, NotFound
 
@@ -67,7 +67,7 @@ class ManyIn(In):
 
 
 class PublishedOut(Out):
-    """A message that is stored, with as many deliveries. `duplicate`: it was before this request."""
+    """A message that is stored, with as many deliveries. `duplicate`: its `eventId` was before this request."""
 
     id: str
     event_type: str
@@ -98,6 +98,7 @@ class Content(In):
 class Messages(Paged):
     """Which messages a list has."""
 
+    iterator: OfMessages | None = None
     before: Moment | None = None
     after: Moment | None = None
     channel: Channel | None = None
@@ -177,10 +178,10 @@ async def create_many(asked: Asked[NoQuery, ManyIn]) -> ManyOut:
             PublishedOut(
                 id=each.event_id,
                 event_type=message.event_type,
-                duplicate=each.duplicate,
+                duplicate=each.duplicate and index not in derived,
                 deliveries=len(each.deliveries),
             )
-            for message, each in zip(messages, published.events, strict=True)
+            for index, (message, each) in enumerate(zip(messages, published.events, strict=True))
         ]
     )
 

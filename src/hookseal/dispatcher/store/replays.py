@@ -64,8 +64,7 @@ async def replay(
     by default of any tenant, or its endpoint does not exist, `Conflict` if it is held, due already or being sent, or
     with `new_id` not finished, `Refused` if the endpoint is disabled, `Unavailable`.
     """
-    enabled = await _REPLAY.value(connection, "endpoint_of", delivery_id, tenant)
-    row = await _REPLAY.row(connection, "lock", delivery_id)
+    enabled, row = await lock(connection, delivery_id, tenant=tenant)
     if row is None or tenant not in {None, row["tenant_id"]}:
         raise NotFound("there is no delivery with this id", field="delivery_id")
     tenant = TenantId(row["tenant_id"])
@@ -86,6 +85,16 @@ async def replay(
         waiting_for=None if replayed["waiting_for"] is None else WaitingFor(replayed["waiting_for"]),
         before=(state, row["attempts"]),
     )
+
+
+async def lock(connection: Connection, delivery_id: DeliveryId, *, tenant: TenantId | None) -> tuple[Any, Any]:
+    """Lock the delivery and its endpoint in the caller's transaction: first it waits for every other replay of it.
+
+    Returns whether the endpoint is enabled, and the delivery; None for what does not exist. Raises `Unavailable`, also
+    after a wait as long as `lock_timeout`.
+    """
+    enabled = await _REPLAY.value(connection, "endpoint_of", delivery_id, tenant)
+    return enabled, await _REPLAY.row(connection, "lock", delivery_id)
 
 
 async def replay_all(connection: Connection, tenant: TenantId, deliveries: Sequence[str]) -> int:
