@@ -11,7 +11,7 @@ from starlette.types import Message
 from hookseal.admin import Scope
 from hookseal.api.bodies import Bodies, Shape, place, renamed, require_json
 from hookseal.api.call import In
-from hookseal.api.paging import Limit
+from hookseal.api.paging import Limit, Moment
 from hookseal.api.problems import Problem
 from hookseal.dispatcher.core.payload import MOST_LEVELS
 
@@ -37,10 +37,12 @@ class Asked(In):
     with_content: bool = msgspec.field(name="with_content", default=True)
     event_types: list[str] | None = msgspec.field(name="event_types", default=None)
     status: Literal[0, 1, 2] | None = None
+    before: Moment | None = None
 
 
 BODY = Shape(Given)
 QUERY = Shape(Asked)
+LONE = "contains a lone surrogate, which is not a character"
 
 
 def refused(call: Any, *arguments: Any) -> tuple[list[str], str, str]:
@@ -57,6 +59,10 @@ def refused(call: Any, *arguments: Any) -> tuple[list[str], str, str]:
     [
         (b"", "is missing: send a JSON object"),
         (b"{", "is not JSON"),
+        (rb'{"url": "\ud800"}', LONE),
+        (rb'{"url": "a", "payload": {"\uDC00": 1}}', LONE),
+        (rb'{"url": "a", "payload": ["\\\ud83d\n\ude00"]}', LONE),
+        (rb'{"url": "\\ud800 \ud83d\ude00", "payload": [}', "is not JSON"),
         (b'{"url": "a"} x', "is not JSON"),
         (b'{"url": NaN}', "is not JSON"),
         (b'{"url": -Infinity}', "is not JSON"),
@@ -145,6 +151,10 @@ def test_a_query_is_read_as_clients_write_it() -> None:
         ([("limit", "x")], "limit"),
         ([("limit", "1"), ("limit", "2")], "limit"),
         ([("with_content", "yes")], "with_content"),
+        ([("before", "0.5")], "before"),
+        ([("before", "1770000000")], "before"),
+        ([("before", "null")], "before"),
+        ([("before", "2026-01-01T00:00:00")], "before"),
         ([("status", "9")], "status"),
         ([("withContent", "true")], "withContent"),
         ([("tag", "x")], "tag"),

@@ -118,7 +118,9 @@ async def test_a_head_has_a_limit() -> None:
 async def test_a_head_has_a_limit_of_headers(end: bytes) -> None:
     """Short ones would take thirty times as much memory as the bytes that a head may have."""
     async with listening(Connections(), echo) as (server, port):
-        reader, writer = await opened(port, b"GET / HTTP/1.1\r\n" + b"x:\r\n" * MOST_HEADERS + b"\r\n")
+        reader, writer = await opened(
+            port, REQUEST.replace(b"\r\n\r\n", b"\r\n" + b"x:\r\n" * (MOST_HEADERS - 1) + b"\r\n")
+        )
         async with asyncio.timeout(30):
             assert (await reader.readuntil(b"|")).startswith(b"HTTP/1.1 200 ")
         writer.write(b"GET / HTTP/1.1\r\n" + b"x:\r\n" * (MOST_HEADERS + 2) + end)
@@ -128,6 +130,35 @@ async def test_a_head_has_a_limit_of_headers(end: bytes) -> None:
 
     assert answered.startswith(b"HTTP/1.1 431 ")
     assert 1 == answered.count(b"HTTP/1.1")
+
+
+@pytest.mark.req("API-08")
+async def test_a_request_has_one_host() -> None:
+    """As RFC 9112 demands of a server; only HTTP/1.0 knows requests without it."""
+    async with listening(Connections(), echo) as (_, port):
+        for head, status in (
+            (b"HTTP/1.1\r\n", b"400"),
+            (b"HTTP/1.1\r\nhost: x\r\nHost: x\r\n", b"400"),
+            (b"HTTP/1.0\r\nhost: x\r\nhost: y\r\n", b"400"),
+            (b"HTTP/1.0\r\n", b"200"),
+        ):
+            reader, writer = await opened(port, b"GET / " + head + b"\r\n")
+            answered = await rest(reader)
+            writer.close()
+            assert answered.startswith(b"HTTP/1.1 " + status), head
+            assert (status == b"400") == answered.endswith(
+                b'{"code":"bad_request","detail":"a request must have one header `host`"}'
+            ), head
+
+
+async def test_a_request_without_a_host_is_not_answered_in_place_of_one_in_work() -> None:
+    async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(Connections(), never) as (_, port):
+        reader, writer = await opened(port, REQUEST + b"GET / HTTP/1.1\r\n\r\n")
+        assert b"" == await rest(reader)
+        writer.close()
 
 
 async def test_a_head_has_its_limit_while_a_request_is_in_work() -> None:
@@ -271,7 +302,9 @@ async def test_what_is_no_http_is_refused_in_json() -> None:
     assert answered.endswith(b'{"code":"bad_request","detail":"Invalid HTTP request received."}')
 
 
-@pytest.mark.parametrize("before", [REQUEST, REQUEST + b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"])
+@pytest.mark.parametrize(
+    "before", [REQUEST, REQUEST + b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"]
+)
 async def test_what_is_no_http_is_not_answered_in_place_of_a_request_in_work(before: bytes) -> None:
     async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
         await asyncio.Event().wait()

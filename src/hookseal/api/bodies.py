@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
 
 import msgspec
@@ -31,7 +32,12 @@ _PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
 _PART: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _ONLY_NULL: Final = "Expected `null`,"
+_NO_MATCH: Final = "Expected `str` matching regex"  # only iterators have a form that is checked here
 _NOT_ALLOWED: Final = "Invalid enum value"
+# All before half of a surrogate pair, read once: an escape is taken whole, and nothing is tried again.
+_LONE_SURROGATE: Final = re.compile(
+    r"(?:[^\\]++|\\(?:[^u]|u(?:(?![dD][89a-fA-F])|[dD][89abAB]..\\u[dD][c-fC-F])))*+\\u", re.DOTALL
+)
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 # Members and parameters of Svix that hookseal does not have, and why.
@@ -147,7 +153,8 @@ class Shape(Generic[T]):
         fields = msgspec.structs.fields(cast("type[msgspec.Struct]", kind))
         self.members: Final = frozenset(each.encode_name for each in fields)
         self._kind = kind
-        self._lists = frozenset(each.encode_name for each in fields if _is_list(each.type))
+        self._lists = frozenset(each.encode_name for each in fields if _has(list, each.type))
+        self._times = frozenset(each.encode_name for each in fields if _has(datetime, each.type))
         self._decoder = msgspec.json.Decoder(kind)
 
     def decoded(self, body: bytes) -> T:
@@ -158,6 +165,8 @@ class Shape(Generic[T]):
         except msgspec.ValidationError as error:
             raise _problem("body", str(error), self._kind) from None
         except (msgspec.DecodeError, RecursionError):
+            if _LONE_SURROGATE.match(body.decode()):
+                raise _no_json("contains a lone surrogate, which is not a character") from None
             raise _no_json("is not JSON") from None
 
     def parameters(self, given: Iterable[tuple[str, str]]) -> T:
@@ -172,15 +181,24 @@ class Shape(Generic[T]):
             elif name in values:
                 raise invalid(("query", name), "is given twice")
             else:
-                values[name] = text
+                values[name] = _time(name, text) if name in self._times else text
         try:
             return msgspec.convert(values, self._kind, strict=False)
         except msgspec.ValidationError as error:
             raise _problem("query", str(error), self._kind) from None
 
 
-def _is_list(kind: Any) -> bool:
-    return list in {getattr(each, "__origin__", None) for each in (kind, *get_args(kind))}
+def _time(name: str, text: str) -> datetime:
+    """Return the time that a parameter has. Not strict, `msgspec` takes a number for seconds since 1970."""
+    try:
+        return msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise invalid(("query", name), "must be a time as in RFC 3339, with its zone", "type_error") from None
+
+
+def _has(kind: type[Any], of: Any) -> bool:
+    """Return whether a value of this type may be one of this kind."""
+    return kind in {getattr(each, "__origin__", each) for each in (of, *get_args(of))}
 
 
 def require_json(body: bytes) -> None:
@@ -243,6 +261,8 @@ def _problem(where: str, text: str, kind: type[Any]) -> Problem:
         return invalid(loc, "is not known", "value_error.extra")
     if missing := _MISSING.fullmatch(message):
         return invalid([*loc, missing[1]], "is missing", "value_error.missing")
+    if message.startswith(_NO_MATCH):
+        message = "must be one that a page of this list has returned"
     if message.startswith(_NOT_ALLOWED) and (values := _allowed(msgspec.inspect.type_info(kind), loc[1:])):
         message = f"must be one of {', '.join(values)}"
     return invalid(loc, message, "type_error")

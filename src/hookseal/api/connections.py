@@ -3,7 +3,8 @@
 | what | limit | then |
 |---|---|---|
 | the head of a request | 10 s, 64 KiB, 256 headers | 408, 431, and the connection is closed |
-| the same while the request before it is in work | 64 KiB, 256 headers | the connection is cut |
+| the header `host` | one, but with HTTP/1.0 | 400, and the connection is closed |
+| both of a request while the one before it is in work | 64 KiB, 256 headers, one `host` | the connection is cut |
 | requests that come while one before them is in work | 32 | the connection is cut |
 | its body | 10 s, and the bytes of its call | 408, 413 |
 | what comes of a body after the answer | 10 s | closed |
@@ -97,7 +98,7 @@ class Connection(HttpToolsProtocol):
         if self._extra_bytes > MOST_HEAD_BYTES:
             self.transport.abort()
         elif self._head_bytes > MOST_HEAD_BYTES and (self in self._limits.waiting or self._is_within_head):
-            self._refuse_head(f"{MOST_HEAD_BYTES} bytes")
+            self._refuse_head(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
 
     def _read(self, data: bytes) -> None:
         self._data = data
@@ -128,7 +129,7 @@ class Connection(HttpToolsProtocol):
         if not self._is_begun:
             if len(self.pipeline) >= MOST_REQUESTS:
                 self.transport.abort()
-                raise _TooManyError
+                raise _RefusedError
             if self not in self._limits.waiting:
                 self._head_bytes = 0
             self._extra_bytes = 0
@@ -144,8 +145,8 @@ class Connection(HttpToolsProtocol):
         """Take a header, once. A trailer is none: it stands behind the body."""
         if self._is_within_head:
             if len(self.headers) >= MOST_HEADERS:
-                self._refuse_head(f"{MOST_HEADERS} headers")
-                raise _TooManyError
+                self._refuse_head(431, f"the head of a request may have at most {MOST_HEADERS} headers")
+                raise _RefusedError
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -153,6 +154,10 @@ class Connection(HttpToolsProtocol):
         if self._is_begun:
             self._is_begun = False
             return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):  # RFC 9112, 3.2
+            self._refuse_head(400, "a request must have one header `host`")
+            raise _RefusedError
         self._is_within_head = False
         self._limits.waiting.pop(self, None)
         self._head.end()
@@ -201,9 +206,9 @@ class Connection(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
 
-    def _refuse_head(self, most: str) -> None:
+    def _refuse_head(self, status: int, detail: str) -> None:
         if self in self._limits.waiting:
-            self._refuse(431, f"the head of a request may have at most {most}")
+            self._refuse(status, detail)
         else:
             self.transport.abort()
 
@@ -218,7 +223,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class _TooManyError(Exception):
+class _RefusedError(Exception):
     """Ends the parser, which would read the rest of what has come."""
 
 
