@@ -1,7 +1,7 @@
 """What every call has in common: who is let in, how what is wrong is answered, and how much is read."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,9 +29,9 @@ FORMS = {
 }
 
 
-def path_of(pattern: str) -> str:
-    """Return a path of this pattern that names nothing."""
-    for name, value in FORMS.items():
+def path_of(pattern: str, names: Mapping[str, str] = FORMS) -> str:
+    """Return a path of this pattern with these names, by default of nothing."""
+    for name, value in names.items():
         pattern = pattern.replace("{" + name + "}", value)
     return pattern.replace("{rest:path}", "/x")
 

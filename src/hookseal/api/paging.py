@@ -11,20 +11,41 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 import msgspec
 
 from hookseal.api.call import In, Out
-from hookseal.api.problems import invalid
+from hookseal.ground.ids import EVENT_TYPE_MAX, FORMS, OPERATOR_TENANT
 
 T = TypeVar("T")
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=250)]
 DEFAULT_LIMIT: Final = 50
+_END: Final = r"\Z"  # of an expression of Python; in ECMA it is `$`
+
+
+def _ids(pattern: str) -> msgspec.Meta:
+    """Return the form of an iterator. No line break may stand behind `$`: for Python it would be the end as well."""
+    return msgspec.Meta(pattern=rf"^(?:{pattern.replace(_END, '$')})$(?!\n)")
+
+
+_EVENT: Final = FORMS["event_id"]
+_TYPE: Final = FORMS["event_type"]
+# The iterators of each kind of list, as the document has them. In both directions those of:
+OfMessages = Annotated[str, _ids(rf"[-~]{_EVENT}|(?!-){_EVENT}")]
+OfEndpoints = Annotated[str, _ids(rf"-?{FORMS['uuid']}")]
+OfAttempts = Annotated[str, _ids(rf"-?{FORMS['uuid7']}\.[1-9][0-9]{{0,8}}")]
+# In one direction those of:
+OfDeliveries = Annotated[str, _ids(FORMS["uuid"])]
+OfTokens = Annotated[str, _ids(FORMS["uuid"])]
+OfTasks = Annotated[str, _ids(rf"(?:{FORMS['tenant_id']}|{OPERATOR_TENANT})\.{FORMS['uuid']}")]
+OfApplications = Annotated[str, _ids(FORMS["tenant_id"])]
+OfEventTypes = Annotated[str, _ids(rf"(?=~?[^~]{{1,{EVENT_TYPE_MAX}}}$)(?:~(?=-)|(?!-))(?:{_TYPE})")]
+OfAuditRows = Annotated[str, _ids("0|[1-9][0-9]{0,17}")]
 
 
 class Paged(In):
-    """The parameters of every list."""
+    """The parameters of every list. A list has an `iterator`, too, of its kind."""
 
+    iterator: str | None = None
     limit: Limit = DEFAULT_LIMIT
-    iterator: Annotated[str, msgspec.Meta(max_length=320)] | None = None
 
 
 class Ordered(Paged):
@@ -63,11 +84,8 @@ def one_way(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]
 
 
 def following(iterator: str | None) -> str | None:
-    """Return the id that a page of such a list follows. Raises `Problem` for one of the other direction."""
-    after, before = position(iterator)
-    if before is not None:
-        raise invalid(("query", "iterator"), "this list is read in one direction")
-    return after
+    """Return the id that a page of such a list follows."""
+    return position(iterator)[0]
 
 
 def listed(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]:

@@ -44,6 +44,8 @@ _USER = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
 # The forms of texts, for a description of them: `Malformed` is raised for every other one.
 FORMS: Final = MappingProxyType(
     {
+        "uuid": _UUID.pattern,
+        "uuid7": _UUID7.pattern,
         "tenant_id": _TENANT.pattern,
         "tenant_uid": _UID.pattern,
         "event_id": _EVENT.pattern,

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from hookseal.admin import Tenant
 from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.forms import AppName, AppUid
-from hookseal.api.paging import ListOut, Ordered, following, one_way
+from hookseal.api.paging import ListOut, OfApplications, Ordered, following, one_way
 from hookseal.errors import Conflict, NotFound
 
 
@@ -46,6 +46,12 @@ class ApplicationOut(Out):
     rate_limit: None = None
 
 
+class Applications(Ordered):
+    """Which applications a list has."""
+
+    iterator: OfApplications | None = None
+
+
 class Creating(In):
     """Whether one that exists already is the answer."""
 
@@ -64,7 +70,7 @@ def shown(tenant: Tenant) -> ApplicationOut:
     )
 
 
-async def listing(asked: Asked[Ordered, None]) -> ListOut[ApplicationOut]:
+async def listing(asked: Asked[Applications, None]) -> ListOut[ApplicationOut]:
     """List the applications, the newest first; with an access for one of them, that one."""
     after = following(asked.query.iterator)
     if asked.access.tenant_id is not None:
@@ -76,7 +82,7 @@ async def listing(asked: Asked[Ordered, None]) -> ListOut[ApplicationOut]:
     return one_way([shown(each) for each in page.items], ids, done=page.next_cursor is None)
 
 
-async def _own(asked: Asked[Ordered, None], tenant_id: str) -> ListOut[ApplicationOut]:
+async def _own(asked: Asked[Applications, None], tenant_id: str) -> ListOut[ApplicationOut]:
     try:
         own = [shown(await asked.admin.tenants.get(tenant_id=tenant_id))]
     except NotFound:
@@ -155,7 +161,7 @@ CALLS: Final[tuple[Call, ...]] = (
         "application.list",
         "/api/v1/app",
         listing,
-        query=Ordered,
+        query=Applications,
         result=ListOut[ApplicationOut],
         names={"after": "iterator"},
     ),

@@ -14,7 +14,7 @@ from hookseal.api.calls.endpoints import shown as endpoint_of
 from hookseal.api.calls.messages import NOTHING, MessageOut, number_of_fitting, payloads_of
 from hookseal.api.calls.messages import shown as message_of
 from hookseal.api.forms import Channel, EventType
-from hookseal.api.paging import ListOut, Moment, Paged, following, listed, one_way, position
+from hookseal.api.paging import ListOut, Moment, OfAttempts, OfDeliveries, Paged, following, listed, one_way, position
 from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import encode_cursor
 
@@ -58,6 +58,7 @@ class Empty(Out):
 class _Attempts(Paged):
     """Which attempts a list has."""
 
+    iterator: OfAttempts | None = None
     status: Status | None = None
     status_code_class: StatusClass | None = msgspec.field(name="status_code_class", default=None)
     before: Moment | None = None
@@ -160,6 +161,7 @@ async def get(asked: Asked[OneAttempt, None]) -> AttemptOut:
 class Attempted(Paged):
     """Which messages to an endpoint a list has."""
 
+    iterator: OfDeliveries | None = None
     status: Status | None = None
     before: Moment | None = None
     after: Moment | None = None
@@ -167,6 +169,12 @@ class Attempted(Paged):
     event_types: list[EventType] | None = msgspec.field(name="event_types", default=None)
     with_content: bool = msgspec.field(name="with_content", default=True)
     expanded_statuses: bool = msgspec.field(name="expanded_statuses", default=False)
+
+
+class OfOneMessage(Paged):
+    """Which endpoints of a message a list has."""
+
+    iterator: OfDeliveries | None = None
 
 
 class EndpointMessageOut(MessageOut):
@@ -231,7 +239,7 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
     return one_way(shown_messages, [each.delivery_id for each in items], done=is_done)
 
 
-async def endpoints(asked: Asked[Paged, None]) -> ListOut[MessageEndpointOut]:
+async def endpoints(asked: Asked[OfOneMessage, None]) -> ListOut[MessageEndpointOut]:
     """List the endpoints of a message, each with where the message stands. The iterators are deliveries."""
     event = await asked.admin.events.find(tenant_id=asked.tenant, event_id=asked.path["msg_id"])
     after = following(asked.query.iterator)
@@ -335,7 +343,7 @@ CALLS: Final[tuple[Call, ...]] = (
         "message_attempt.list_attempted_destinations",
         APP + "/msg/{msg_id}/endpoint",
         endpoints,
-        query=Paged,
+        query=OfOneMessage,
         result=ListOut[MessageEndpointOut],
         names=_DELIVERY_NAMES,
     ),

@@ -12,7 +12,7 @@ from hookseal.api.calls.attempts import AttemptOut
 from hookseal.api.calls.attempts import shown as attempt_of
 from hookseal.api.calls.endpoints import found_id
 from hookseal.api.forms import Channel, EventId, EventType
-from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
+from hookseal.api.paging import ListOut, Moment, OfDeliveries, Paged, following, one_way
 from hookseal.ground.ids import encode_cursor
 
 _ALL: Final = OWN + "/delivery"
@@ -47,6 +47,7 @@ class DeliveryDetailsOut(DeliveryOut):
 class Deliveries(Paged):
     """Which deliveries a list has."""
 
+    iterator: OfDeliveries | None = None
     endpoint_id: str | None = msgspec.field(name="endpoint_id", default=None)
     msg_id: EventId | None = msgspec.field(name="msg_id", default=None)
     event_type: EventType | None = msgspec.field(name="event_type", default=None)

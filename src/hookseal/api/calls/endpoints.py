@@ -17,11 +17,11 @@ from hookseal.api.forms import (
     GracePeriod,
     Headers,
     Metadata,
-    Subscriptions,
+    Subscription,
     ThrottleRate,
     Url,
 )
-from hookseal.api.paging import ListOut, Moment, Ordered, listed, position
+from hookseal.api.paging import ListOut, Moment, OfEndpoints, Ordered, listed, position
 from hookseal.errors import Conflict, NotFound
 from hookseal.secrets.core.material import SecretMaterial
 
@@ -43,7 +43,7 @@ NAMES: Final = {
 
 
 class EndpointIn(In):
-    """A new endpoint. `eventTypes` and `filterTypes` are the same; without them it gets every message."""
+    """A new endpoint. `eventTypes` and `filterTypes` are the same; without them, and empty, it gets every message."""
 
     url: Url
     description: Description | None = None
@@ -51,8 +51,8 @@ class EndpointIn(In):
     throttle_rate: ThrottleRate | None = None
     rate_limit: None = None  # the older name of `throttleRate`, which older clients send as null
     disabled: bool | None = None
-    event_types: Subscriptions | None = None
-    filter_types: Subscriptions | None = None
+    event_types: list[Subscription] | None = None
+    filter_types: list[Subscription] | None = None
     channels: list[Channel] | None = None
     metadata: Metadata | None = None
     headers: Headers | None = None
@@ -69,8 +69,8 @@ class EndpointUpdate(In):
     throttle_rate: ThrottleRate | None = None
     rate_limit: None = None
     disabled: bool | None = None
-    event_types: Subscriptions | None = None
-    filter_types: Subscriptions | None = None
+    event_types: list[Subscription] | None = None
+    filter_types: list[Subscription] | None = None
     channels: list[Channel] | None = None
     metadata: Metadata | None = None
     version: Literal[1] | None = None
@@ -85,8 +85,8 @@ class EndpointPatch(In):
     throttle_rate: ThrottleRate | UnsetType | None = UNSET
     rate_limit: UnsetType | None = UNSET
     disabled: bool | UnsetType = UNSET
-    event_types: Subscriptions | UnsetType | None = UNSET
-    filter_types: Subscriptions | UnsetType | None = UNSET
+    event_types: list[Subscription] | UnsetType | None = UNSET
+    filter_types: list[Subscription] | UnsetType | None = UNSET
     channels: list[Channel] | UnsetType | None = UNSET
     metadata: Metadata | UnsetType = UNSET
     version: Literal[1] | UnsetType | None = UNSET
@@ -109,6 +109,12 @@ class EndpointOut(Out):
     created_at: datetime
     updated_at: datetime
     version: int = 1
+
+
+class Endpoints(Ordered):
+    """Which endpoints a list has."""
+
+    iterator: OfEndpoints | None = None
 
 
 class Range(In):
@@ -162,7 +168,7 @@ class HeadersOut(Out):
 
 
 def shown(endpoint: Endpoint) -> EndpointOut:
-    """Return an endpoint as Svix shows it. No types are all types."""
+    """Return an endpoint as Svix shows it. Every type is null."""
     types = None if endpoint.event_types == _EVERY else [*endpoint.event_types]
     return EndpointOut(
         id=endpoint.endpoint_id,
@@ -207,21 +213,19 @@ def _enabled(*, disabled: bool) -> dict[str, Any]:
 def _types(body: EndpointIn | EndpointUpdate | EndpointPatch) -> Any:
     """Return the event types to set; `UNSET` if the body has none.
 
-    Raises `Problem` if both names differ, and for an empty list: its sender may mean none, and null means every type.
+    Null and an empty list are every type: a page with svix-react sends the empty one. Raises `Problem` if both names
+    differ.
     """
     given = [each for each in (body.event_types, body.filter_types) if each is not UNSET]
     several = [each for each in given if each is not None]
     if len(several) == 2 and several[0] != several[1]:  # noqa: PLR2004 -- both names
         raise problems.invalid(("body", "filterTypes"), "differs from eventTypes")
-    if [] in several:
-        name = "eventTypes" if body.event_types == [] else "filterTypes"
-        raise problems.invalid(("body", name), "must have a type: null is every type; to send nothing, disable it")
     if not given:
         return UNSET
-    return several[0] if several else [*_EVERY]
+    return several[0] if several and several[0] else [*_EVERY]
 
 
-async def listing(asked: Asked[Ordered, None]) -> ListOut[EndpointOut]:
+async def listing(asked: Asked[Endpoints, None]) -> ListOut[EndpointOut]:
     """List the endpoints of an application, the newest first."""
     after, before = position(asked.query.iterator)
     page = await asked.admin.endpoints.list(
@@ -435,7 +439,7 @@ async def get_stats(asked: Asked[Range, None]) -> StatsOut:
 
 _CHANGE: Final = {"names": NAMES}
 CALLS: Final = (
-    read("endpoint.list", APP + "/endpoint", listing, query=Ordered, result=ListOut[EndpointOut], **_CHANGE),
+    read("endpoint.list", APP + "/endpoint", listing, query=Endpoints, result=ListOut[EndpointOut], **_CHANGE),
     manage(
         *("endpoint.create", "POST", APP + "/endpoint", create),
         body=EndpointIn,

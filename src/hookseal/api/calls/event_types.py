@@ -11,7 +11,7 @@ from hookseal.admin import EventType
 from hookseal.api import problems
 from hookseal.api.call import Answer, Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.forms import EventType as EventTypeName
-from hookseal.api.paging import ListOut, Ordered, following, one_way
+from hookseal.api.paging import ListOut, OfEventTypes, Ordered, following, one_way
 from hookseal.errors import NotFound
 
 _ALL: Final = "/api/v1/event-type"
@@ -76,6 +76,7 @@ class EventTypeOut(Out):
 class EventTypes(Ordered):
     """Which event types a list has, by name; with their schemas only if that is asked for."""
 
+    iterator: OfEventTypes | None = None
     include_archived: bool = msgspec.field(name="include_archived", default=False)
     with_content: bool = msgspec.field(name="with_content", default=False)
 

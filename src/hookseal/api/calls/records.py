@@ -7,13 +7,14 @@ import msgspec
 
 from hookseal.admin import AuditRow, Scope
 from hookseal.api.call import OURS, OWN, Asked, Call, NoQuery, Out, read
-from hookseal.api.paging import ListOut, Paged, following, one_way
+from hookseal.api.paging import ListOut, OfAuditRows, Paged, following, one_way
 from hookseal.audit.chain import Action, cursor_of
 
 
 class Audited(Paged):
     """Which rows of the audit log a list has."""
 
+    iterator: OfAuditRows | None = None
     action: Action | None = None
 
 

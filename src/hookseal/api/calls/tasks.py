@@ -12,7 +12,7 @@ from hookseal.api.access import require_tenant
 from hookseal.api.call import OURS, OWN, Asked, Call, In, NoQuery, Once, Out, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id, named
 from hookseal.api.forms import EventId, EventType, ReplayRate
-from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
+from hookseal.api.paging import ListOut, Moment, OfTasks, Paged, following, one_way
 from hookseal.errors import Malformed, NotFound
 from hookseal.ground import ids
 from hookseal.ground.clock import SystemClock
@@ -84,6 +84,7 @@ class TaskOut(Out):
 class Tasks(Paged):
     """Which tasks a list has."""
 
+    iterator: OfTasks | None = None
     status: Literal["running", "finished", "failed"] | None = None
     task: Literal["endpoint.recover"] | None = None
     order: Literal["descending"] = "descending"

@@ -7,7 +7,7 @@ from hookseal.admin import Scope, Token
 from hookseal.api.access import require_end, require_scopes
 from hookseal.api.call import OURS, Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.forms import TenantOrEvery, TokenName
-from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
+from hookseal.api.paging import ListOut, Moment, OfTokens, Paged, following, one_way
 from hookseal.ground.ids import EVERY_TENANT, encode_cursor
 
 _ALL: Final = OURS + "/token"
@@ -50,7 +50,13 @@ def shown(token: Token) -> TokenOut:
     )
 
 
-async def listing(asked: Asked[Paged, None]) -> ListOut[TokenOut]:
+class Tokens(Paged):
+    """Which tokens a list has."""
+
+    iterator: OfTokens | None = None
+
+
+async def listing(asked: Asked[Tokens, None]) -> ListOut[TokenOut]:
     """List the tokens, also those that ended, the newest first."""
     after = following(asked.query.iterator)
     page = await asked.admin.tokens.list(
@@ -98,7 +104,7 @@ async def revoke(asked: Asked[NoQuery, None]) -> TokenOut:
 CALLS: Final[tuple[Call, ...]] = (
     read(
         *("hookseal.token.list", _ALL, listing),
-        query=Paged,
+        query=Tokens,
         result=ListOut[TokenOut],
         names={"cursor": "iterator"},
         of_every_tenant=True,
