@@ -121,6 +121,7 @@ class Cause(StrEnum):
     SEALED = "sealed"
     THROTTLED = "throttled"
     FAILING = "failing"  # it answers that it cannot do it now
+    REFUSED = "refused"  # it answers that it must not do it
     FOREIGN = "wrong_server"  # what answers is something else
 
 
@@ -156,6 +157,12 @@ class InDoubt(Unavailable):
     """It is unknown whether the change was made: check it, or repeat it if it can be repeated safely."""
 
     code = "in_doubt"
+
+
+class OutcomeKept(HooksealError):
+    """PostgreSQL refuses this outcome: it is kept, and recorded as soon as PostgreSQL lets it. The message says why."""
+
+    code = "outcome_kept"
 
 
 class Exhausted(HooksealError):

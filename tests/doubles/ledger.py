@@ -50,6 +50,7 @@ class MemoryLedger:
         self.takes_audit_rows = True
         self.tables_locked = False
         self.rows: dict[str, Row] = {}
+        self.kept: list[tuple[FinishedAttempt, str]] = []
 
     def add(self, claim: Claim) -> None:
         self.rows[claim.ring.delivery_id] = Row(claim=claim, due_at=self._clock.now())
@@ -108,6 +109,13 @@ class MemoryLedger:
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         done = [await self.record(each.claim, each.attempt, each.verdict, each.error) for each in made]
         return [Recorded.LEASE_LOST if each is None else Recorded.STORED for each in done]
+
+    async def keep(self, made: FinishedAttempt, reason: str) -> bool:
+        """Keep a refused outcome."""
+        held = self._fenced(made.claim) is not None
+        if held:
+            self.kept.append((made, reason))
+        return held
 
     async def are_tables_locked(self) -> bool:
         return self.tables_locked

@@ -37,7 +37,8 @@ WHOLE = {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
         **_STATISTICS, "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "event_types": "S",
         "held_endpoints": "S", "lanes": "S", "lines": "S", "operator_notices": "S",
-        "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "tenants": "S",
+        "producers": "S", "refused_outcomes": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S",
+        "tenants": "S",
         "workers": "S",
     },
     "hookseal_worker": {
@@ -45,7 +46,8 @@ WHOLE = {
         "audit_log": "IS", **_STATISTICS,
         "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "events": "S",
         "held_endpoints": "DISU", "key_lock": "D", "lanes": "DISU", "lines": "S",
-        "operator_notices": "S", "replays": "S", "secret_keys": "S", "secret_leftovers": "DIS", "secret_records": "IS",
+        "operator_notices": "S", "refused_outcomes": "DIS", "replays": "S", "secret_keys": "S",
+        "secret_leftovers": "DIS", "secret_records": "IS",
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
@@ -54,7 +56,8 @@ WHOLE = {
         "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "DS",
         "event_types": "S",
         "held_endpoints": "DS", "idempotency_keys": "S", "key_lock": "D", "lanes": "DS", "lines": "S",
-        "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
+        "operator_notices": "S", "producers": "DIS", "refused_outcomes": "S", "replays": "S",
+        "rotation_canaries": "DIS", "secret_keys": "IS",
         "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "tenants": "S",
         "workers": "S",
     },
@@ -122,6 +125,7 @@ PARTS = {
         " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position finished_at"
         " manual_attempts",
     ("hookseal_worker", "UPDATE", "attempt_counts"): "delivered durations",
+    ("hookseal_worker", "UPDATE", "refused_outcomes"): "tried_at reason",
     ("hookseal_worker", "UPDATE", "replays"): "state paid_until cursor replayed disabled deleted moved_at ended_at",
     ("hookseal_operator", "INSERT", "replays"):
         "tenant_id id endpoint_id event_type event_id states since until end_id rate cursor matched",

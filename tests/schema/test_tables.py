@@ -716,7 +716,8 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "ring_unrung": (100, 0.0, None, _TOKEN, "", None, None),
         "standing": (500, None),
         "rung_before": (100, now, *start, now, 100),
-        "end_lost_leases": (100, 30.0, None),
+        "end_lost_leases": (100, 30.0, None, None),
+        "refused": (100,),
     }
     held = {
         "probe": (10, 240.0, 0.25),

@@ -22,6 +22,10 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
         "an outcome was not recorded: the delivery is sent again when its lease has ended",
         "[HooksealUnrecorded](runbook.md#hooksealunrecorded)",
     ),
+    "delivery.outcome_refused": (
+        "PostgreSQL refuses an outcome, as a constraint or a trigger of others does: it is kept, and not sent again",
+        "[HooksealDependencyDown](runbook.md#hooksealdependencydown), `records`",
+    ),
     "delivery.defect": ("an error in hookseal ended an attempt", "report it with `exception`"),
     "deliveries.held_too_long": (
         "deliveries of disabled endpoints were cancelled after `HOOKSEAL_HELD_DAYS`",
@@ -65,6 +69,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
         "leases ended without a record, of workers that were killed or cut off",
         "[HooksealLeasesTakenBack](runbook.md#hooksealleasestakenback)",
     ),
+    "sweep.recorded_refused": ("outcomes that were refused before are on record", NOTHING),
     "sweep.rang": ("the sweep rang what was due and not rung", "[HooksealRungBySweep](runbook.md#hooksealrungbysweep)"),
     "sweep.producer_rings_missing": ("producers did not ring what they have published", "check their Redis"),
     # --- secrets and keys ---
@@ -186,6 +191,7 @@ FIELDS: Final[dict[str, str]] = {
     "in_flight": "requests in flight",
     "in_seconds": "when it is started again",
     "kms": "the key of the KMS, by its name",
+    "outcomes": "how many outcomes were recorded",
     "leases": "leases",
     "limit": "how many files the process may open",
     "lines": "lines that are lost",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from hookseal.errors import Unavailable
+from hookseal.errors import Cause, Unavailable
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import fingerprint, revision, roles
 from hookseal.postgres.statements import Statements
@@ -14,7 +14,7 @@ from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets.key.stores import arrange_keyring
 from hookseal.worker.health import CHECK_SECONDS, Check
 from hookseal.worker.periodic import at_most
-from hookseal.worker.recorder import Circuit
+from hookseal.worker.recorder import Circuit, stamp
 from hookseal.worker.resources import Resources
 from hookseal.worker.ring_handler import Movement
 
@@ -33,7 +33,7 @@ def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check
         "schema": lambda: roles.refuse(resources.probing),
         "secrets": unlocked.check_sentinel,
         "queue": lambda: _moves(resources.probing, movement),
-        "records": partial(_records, resources.circuit),
+        "records": partial(_records, resources.probing, resources.circuit),
     }
 
 
@@ -57,10 +57,20 @@ async def _takes_writes(pool: Pool) -> None:
         raise Unavailable("PostgreSQL accepts no writes")
 
 
-async def _records(circuit: Circuit) -> None:
-    """Raise `Unavailable` if outcomes cannot be recorded, so that nothing is sent."""
+async def _records(pool: Pool, circuit: Circuit) -> None:
+    """Raise `Unavailable` if outcomes cannot be recorded, so that nothing is sent, or if PostgreSQL refuses some.
+
+    If PostgreSQL does not answer, its own check fails.
+    """
+    circuit.refused, row = None, None
     if circuit.is_open:
         raise Unavailable(circuit.reason)
+    with suppress(Unavailable):
+        row = await _SQL.row(pool, "refused_outcomes")
+    if row is not None:
+        reason = f"PostgreSQL refuses to record what was sent ({row['reason']}): drop or correct what refuses it"
+        circuit.refused = {"since": stamp(row["since"]), "outcomes": row["outcomes"], "reason": reason}
+        raise Unavailable(reason, cause=Cause.REFUSED)
 
 
 async def _moves(pool: Pool, movement: Movement) -> None:

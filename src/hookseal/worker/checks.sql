@@ -11,3 +11,10 @@ ORDER BY d.next_attempt_at, d.id
 LIMIT 1
 FOR UPDATE OF d SKIP LOCKED
 FOR KEY SHARE OF e SKIP LOCKED
+
+-- Returns how many outcomes were refused and are kept, since when, and what refused the one that was tried last; no row if none are.
+-- name: refused_outcomes
+SELECT count(*) OVER () AS outcomes, min(refused_at) OVER () AS since, reason
+FROM hookseal.refused_outcomes
+ORDER BY tried_at DESC
+LIMIT 1

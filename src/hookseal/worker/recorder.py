@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from hookseal.dispatcher.core.model import Attempt, Claim, FinishedAttempt, Recorded, State, Verdict
 from hookseal.dispatcher.core.policy import Wait
 from hookseal.dispatcher.core.ports import BatchedLedger
-from hookseal.errors import Unavailable, with_advice
+from hookseal.dispatcher.store.ledger import refusal
+from hookseal.errors import OutcomeKept, Unavailable, with_advice
 from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_left
 from hookseal.ground.clock import Clock, retried
 from hookseal.worker.periodic import Outage, Periodic
@@ -26,6 +27,11 @@ LOOK_SECONDS: Final = 0.5  # between two looks whether leases are to be prolonge
 
 T = TypeVar("T")
 Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]
+
+
+def stamp(moment: datetime) -> str:
+    """Return the moment as the probes write it."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Circuit:
@@ -43,6 +49,7 @@ class Circuit:
         self._recorded_at = float("-inf")
         self._failure: str | None = None  # of the last try, if it failed
         self.failures = 0
+        self.refused: dict[str, str | int] | None = None  # the `report` about outcomes that were refused and are kept
 
     def waits(self, outcome: Hashable) -> None:
         """Notice that this outcome is known and not on record."""
@@ -86,15 +93,15 @@ class Circuit:
         return self._failure or f"PostgreSQL has not answered a record for {self._waited:.0f} s"
 
     def report(self) -> dict[str, str | int] | None:
-        """Return since when and why nothing is recorded, and how many outcomes wait; None unless the circuit is open.
+        """Return since when and why nothing is recorded, and how many outcomes wait: None unless the circuit is open.
 
-        No value is secret: the reason names the class of an error and has none of its text.
+        If it is closed, the same of the outcomes that PostgreSQL refused, if there are any. No value is secret: the
+        reason names the class of an error and has none of its text.
         """
         if not self.is_open:
-            return None
+            return self.refused
         since = self._clock.now() - timedelta(seconds=self.oldest_seconds)
-        text = since.isoformat(timespec="seconds").replace("+00:00", "Z")
-        return {"since": text, "outcomes": self.unrecorded, "reason": self.reason}
+        return {"since": stamp(since), "outcomes": self.unrecorded, "reason": self.reason}
 
     @property
     def unrecorded(self) -> int:
@@ -162,8 +169,11 @@ class PersistentLedger:
     it failed. Only `give_up_after`, when the process ends, sets a limit. What begins later than that is tried once; but
     it is not tried if PostgreSQL has not answered another one since then.
 
-    `stored` is called with each attempt that was recorded, and `measured` with the seconds of each try to record some
-    together, and their number.
+    An outcome that PostgreSQL refuses, as a constraint or a trigger of others on `deliveries` or `attempts` does, is
+    kept in a table of its own, and costs no other (`OutcomeKept`).
+
+    `stored` is called with each attempt that was recorded or kept, and `measured` with the seconds of each try to
+    record some together, and their number.
     """
 
     def __init__(
@@ -263,7 +273,8 @@ class PersistentLedger:
                 if isinstance(error, asyncpg.UniqueViolationError):  # another program has just inserted this attempt
                     self._record_alone(outcomes[0])
                 else:
-                    resolve(outcomes[0][1], error)
+                    self.circuit.waits_alone(outcomes[0][1])
+                    self._begin(self._keep(outcomes[0], error), outcomes)
                 return
             middle = len(outcomes) // 2
             await self._record_together(outcomes[:middle])
@@ -347,7 +358,26 @@ class PersistentLedger:
 
         await self._write_and_resolve(outcome, write)
 
-    async def _write_and_resolve(self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]]) -> None:
+    async def _keep(self, outcome: Outcome, refused: asyncpg.PostgresError) -> None:
+        """Keep an outcome that PostgreSQL refuses, beside the tables that refuse it; its result is `OutcomeKept`."""
+        reason = refusal(refused)
+
+        async def write(_is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
+            try:
+                has_lease = await self._ledger.keep(outcome[0], reason)
+            except asyncpg.DataError:  # hookseal has made a value that no table takes
+                raise refused from None
+            except asyncpg.PostgresError as error:
+                raise Unavailable(f"PostgreSQL refuses an outcome, and to keep it ({refusal(error)})") from None
+            if has_lease:
+                raise OutcomeKept(reason)
+            return None
+
+        await self._write_and_resolve(outcome, write, keeps=False)
+
+    async def _write_and_resolve(
+        self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]], *, keeps: bool = True
+    ) -> None:
         async def tried(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             if self.circuit.is_open and self.circuit.tries_together:  # the next batch shows whether it works again
                 raise Unavailable(self.circuit.reason)
@@ -365,6 +395,11 @@ class PersistentLedger:
             resolve(outcome[1], applied)
             self._report([] if applied is None else [outcome[0]])
         except Exception as error:  # noqa: BLE001 -- the caller reports it
+            if keeps and isinstance(error, asyncpg.PostgresError):
+                await self._keep(outcome, error)
+                return
+            if isinstance(error, OutcomeKept):
+                self._report([outcome[0]])
             resolve(outcome[1], error)
 
     async def _waits_for_a_row(self, error: Unavailable) -> bool:

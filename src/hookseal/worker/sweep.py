@@ -63,15 +63,17 @@ class Sweep:
         self.passes = Passes("sweep", clock, late_seconds=LATE_SECONDS + 2 * self._between)
         self.loop = Periodic("sweep", self._look, every=self._pause, clock=clock, log=log)
         self._is_whole = False
-        self._outages = {half: Outage("sweep", log.bind(half=half)) for half in ("take_back", "ring_due")}
+        parts = ("record_refused", "take_back", "ring_due")
+        self._outages = {half: Outage("sweep", log.bind(half=half)) for half in parts}
 
     async def once(self) -> tuple[int | None, int | None]:
-        """End leases and ring; return how many of each, None for a half that failed, which is logged once an outage.
+        """Record what was refused, end leases, and ring; return how many of the last two, None for one that failed.
 
-        If one half fails, the other one still runs.
+        A failure is logged once an outage, and the others still run.
         """
+        recorded = await self._logged(self.record_refused)
         ended, rung = await self._logged(self.take_back), await self._logged(self.ring_due)
-        self._is_whole = ended is not None and rung is not None
+        self._is_whole = None not in {recorded, ended, rung}
         if self._is_whole:
             self.passes.passed()
         return ended, rung
@@ -102,6 +104,15 @@ class Sweep:
         if count:
             self._log.warning("sweep.took_back", leases=count, dead_letters=dead_letters)
         return count
+
+    async def record_refused(self) -> int:
+        """Try to record the outcomes that PostgreSQL has refused; return how many it records. Raises `Unavailable`."""
+        verdicts = [each for each in await self._ledger.record_refused() if each is not None]
+        for each in verdicts:
+            self._meter.decided(each)
+        if verdicts:
+            self._log.info("sweep.recorded_refused", outcomes=len(verdicts))
+        return len(verdicts)
 
     async def ring_due(self) -> int:
         """Ring due deliveries that were not rung since they became due, or whose ring is lost; return how many.

@@ -36,7 +36,7 @@ from hookseal.dispatcher.core.prepare import (
     wait_after,
     with_headers_and_tls,
 )
-from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, with_advice
+from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, OutcomeKept, with_advice
 from hookseal.ground.ids import uuid7_made_at
 
 _URLS_REMEMBERED: Final = 1_024
@@ -140,6 +140,8 @@ async def _send(signed: Signed, sending: Coroutine[object, object, Answer], part
 async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
     """Record the outcome of the request, then count and log it. A cancellation is raised after both are done.
 
+    One that PostgreSQL refuses is counted and logged, too.
+
     Nothing is awaited between the answer and the call of the ledger.
     """
     row = _attempt(answer, signed.refs, seconds)  # 7
@@ -156,6 +158,13 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
     recording = asyncio.ensure_future(parts.ledger.record(signed.claim, row, verdict, error))  # 9
     try:
         await recording
+    except OutcomeKept as kept:
+        _meter_attempt(signed.claim, row, seconds=seconds, parts=parts)
+        parts.log.error(  # noqa: TRY400 -- the error of PostgreSQL is the reason
+            "delivery.outcome_refused",
+            **_attempt_fields(signed, row, verdict),
+            reason=str(kept),
+        )
     except asyncio.CancelledError:
         if recording.done() and not recording.cancelled() and (lost := recording.exception()) is not None:
             parts.log.error(  # noqa: TRY400 -- the cancellation would not help
@@ -190,12 +199,16 @@ def is_logged(delivery_id: str, successes_per_line: int) -> bool:
 
 def _count(claim: Claim, row: Attempt, applied: Verdict | None, *, seconds: float, parts: Parts) -> None:
     """Count an attempt and the verdict that was applied; `applied` is None if its lease was lost."""
-    first_after = _first_after(claim) if claim.number == 1 else None
-    parts.meter.attempted(row.outcome, seconds, first_after=first_after, was_held=claim.was_held)
+    _meter_attempt(claim, row, seconds=seconds, parts=parts)
     if applied is None:
         parts.meter.lease_lost()
     else:
         parts.meter.decided(applied)
+
+
+def _meter_attempt(claim: Claim, row: Attempt, *, seconds: float, parts: Parts) -> None:
+    first_after = _first_after(claim) if claim.number == 1 else None
+    parts.meter.attempted(row.outcome, seconds, first_after=first_after, was_held=claim.was_held)
 
 
 def _first_after(claim: Claim) -> float:

@@ -64,7 +64,8 @@ class Ledger(Protocol):
 
         The attempt is spent from the budget. If the verdict disables an endpoint whose generation has changed since the
         claim, the endpoint stays enabled, and the delivery is due at once and unspent. Returns None if the lease was
-        lost: nothing is written then. Awaiting raises `Unavailable`. If the caller is cancelled while it awaits, the
+        lost: nothing is written then. Awaiting raises `Unavailable`, and `OutcomeKept` if the database refused the
+        outcome, which is kept to be recorded later. If the caller is cancelled while it awaits, the
         cancellation is raised once the attempt is recorded, or could not be.
         """
         ...
@@ -94,6 +95,13 @@ class BatchedLedger(Ledger, Protocol):
         `again` says that a batch has found the row of one of them busy: this call then keeps no batch waiting.
         None may disable an endpoint, or be the probe of a held endpoint. Raises `Unavailable`: all or none of them may
         then be recorded. If the database refuses one of them, none is recorded.
+        """
+        ...
+
+    async def keep(self, finished: FinishedAttempt, reason: str) -> bool:
+        """Keep an outcome that the database refused, until it is recorded; False if the lease was lost.
+
+        The delivery is not sent again meanwhile. Raises `Unavailable`.
         """
         ...
 

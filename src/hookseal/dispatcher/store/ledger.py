@@ -1,5 +1,6 @@
 """The ledger in PostgreSQL: claims under a fenced lease, outcomes, and the reads and writes of the sweep."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -161,6 +162,8 @@ def _target(ring: Ring, row: Any) -> Target:
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
+MOST_REFUSED: Final = 100  # outcomes that were refused and are tried again in one batch
+_FUNCTION: Final = re.compile(r"PL/pgSQL function ([\w.]+)\(")
 _NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _MAY_DISABLE: Final = True
 _MUST_NOT_DISABLE: Final = False
@@ -316,10 +319,16 @@ class PostgresLedger:
         the endpoint stays enabled and the delivery is due again. It also stays enabled if that cannot be audited: an
         outcome is never lost to the audit log, and the next 410 tries again.
         """
-        recording = (
+        finished = FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error)
+        return await self._record(verdict, claim.ring.endpoint_id, self._recording(finished))
+
+    def _recording(self, finished: FinishedAttempt) -> tuple[object, ...]:
+        """Return the arguments of `record`, and of `keep`."""
+        claim, attempt, verdict = finished.claim, finished.attempt, finished.verdict
+        return (
             *_fence(claim),
             verdict.state.value,
-            error,
+            finished.error,
             verdict.retry_in_seconds,
             verdict.disable,
             attempt.duration_ms,
@@ -332,15 +341,53 @@ class PostgresLedger:
             attempt.outcome not in TROUBLE,
             claim.was_held,
         )
+
+    async def _record(self, verdict: Verdict, endpoint_id: EndpointId, recording: tuple[object, ...]) -> Verdict | None:
         if verdict.disable is None or self._audit is None:
             return _applied(verdict, await self._row("record", *recording, _MAY_DISABLE))
         try:
-            return _applied(verdict, await self._record_audited(self._audit, claim.ring, verdict.disable, recording))
+            tenant = TenantId(str(recording[0]))
+            row = await self._record_audited(self._audit, tenant, endpoint_id, verdict.disable, recording)
+            return _applied(verdict, row)
         except _NotAuditedError:
             return _applied(replace(verdict, disable=None), await self._row("record", *recording, _MUST_NOT_DISABLE))
 
+    async def keep(self, finished: FinishedAttempt, reason: str) -> bool:
+        """Keep an outcome that PostgreSQL refused, in a table of its own; False if the lease was lost.
+
+        No sweep then ends its lease, and `record_refused` tries it again. Raises `Unavailable`.
+        """
+        return await self._row("keep", *self._recording(finished), reason) is not None
+
+    async def record_refused(self) -> list[Verdict | None]:
+        """Try to record the outcomes that are kept; return the verdict of each that is recorded, None for a lost lease.
+
+        Those that were tried longest ago are tried first. It ends with the batch in which one was refused again. Raises
+        `Unavailable`.
+        """
+        ended, refused = list[Verdict | None](), 0
+        while not refused and (kept := await self._rows("refused", MOST_REFUSED)):
+            for row in kept:
+                recording = tuple(row.values())[:-1]
+                verdict = Verdict(
+                    state=State(row["state"]), retry_in_seconds=row["retry_in_seconds"], disable=row["disable"]
+                )
+                try:
+                    ended.append(await self._record(verdict, EndpointId(row["endpoint_id"]), recording))
+                except asyncpg.PostgresError as error:
+                    refused += 1
+                    await self._rows("refused_again", *recording[:3], refusal(error))
+                else:
+                    await self._rows("forget_refused", *recording[:3])
+        return ended
+
     async def _record_audited(
-        self, audit: AuditDisabled, ring: Ring, reason: str, recording: tuple[object, ...]
+        self,
+        audit: AuditDisabled,
+        tenant: TenantId,
+        endpoint_id: EndpointId,
+        reason: str,
+        recording: tuple[object, ...],
     ) -> asyncpg.Record | None:
         """Record, and audit that the endpoint was disabled, if it was: both or neither. Raises `_NotAuditedError`.
 
@@ -351,7 +398,7 @@ class PostgresLedger:
                 row = await _SQL.row(connection, "record", *recording, _MAY_DISABLE)
                 if row is not None and row["disabled"]:
                     try:
-                        await audit(connection, ring.tenant_id, ring.endpoint_id, reason)
+                        await audit(connection, tenant, endpoint_id, reason)
                     except Exception as error:
                         raise _NotAuditedError from error
         return row
@@ -410,10 +457,24 @@ class PostgresLedger:
         while it is live and says that it knows outcomes which it cannot record. Without a `start` all leases are read.
         """
         with nullcontext() if start is None else start.look() as since:
-            rows = await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS, since)
+            try:
+                rows = await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS, since, None)
+            except asyncpg.PostgresError:
+                rows = await self._end_one_by_one(since)
             if start is not None:
                 start.since = rows[0]["since"]
         return [State(row["state"]) for row in rows if row["state"] is not None]
+
+    async def _end_one_by_one(self, since: datetime | None) -> list[Any]:
+        """End as many leases as in one batch, in a statement each. An outcome that is refused is kept."""
+        ended = list[Any]()
+        for row in await self._rows("lost_leases", SWEEP_BATCH, LIVE_SECONDS, since):
+            delivery_id = row["delivery_id"]
+            try:
+                ended += await self._rows("end_lost_leases", 1, LIVE_SECONDS, since, delivery_id)
+            except asyncpg.PostgresError as error:
+                await self._rows("keep_lost", delivery_id, LIVE_SECONDS, refusal(error))
+        return ended or await self._rows("end_lost_leases", 0, LIVE_SECONDS, since, None)
 
     async def seconds_ago(self, seconds: float) -> datetime:
         """Return the time `seconds` ago by the clock of the database."""
@@ -496,6 +557,14 @@ class PostgresLedger:
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)
+
+
+def refusal(error: asyncpg.PostgresError) -> str:
+    """Return what refused an outcome, for an operator: names only, since the text of the error may contain a row."""
+    names = {"table": error.table_name, "constraint": error.constraint_name}
+    found = [f"{what} {name}" for what, name in names.items() if name]
+    function = _FUNCTION.search(error.context or "")
+    return ", ".join([type(error).__name__, *found, *([f"function {function[1]}"] if function else [])])
 
 
 async def plan(connection: Connection) -> None:

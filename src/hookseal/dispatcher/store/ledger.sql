@@ -62,7 +62,7 @@ WITH gone AS (
     SELECT d.tenant_id, d.id, d.claimed_number, d.claimed_at, $8, $9, $10, $11, $12, $13, d.endpoint_id
     FROM ended CROSS JOIN hookseal.deliveries AS d  -- as it was before
     WHERE d.id = $2::text::uuid
-        ON CONFLICT DO NOTHING
+        ON CONFLICT (tenant_id, delivery_id, number) DO NOTHING  -- a unique index of others refuses it
 )
 SELECT moved, EXISTS (SELECT FROM disabled) AS disabled FROM ended
 
@@ -190,8 +190,17 @@ FROM mine
 WHERE d.id = mine.id AND d.tenant_id IS NOT DISTINCT FROM mine.tenant_id
 RETURNING 1
 
--- Ends expired leases, oldest first, each with an attempt whose outcome is unknown. It leaves those of a worker that knows
--- outcomes which it cannot record, as long as that worker is live ($2): it records them as soon as it can.
+-- Whether a lease, of the delivery `d`, has expired and is to be ended: not that of a worker that knows outcomes which it cannot
+-- record, as long as that worker is live ($2): it records them as soon as it can. Nor one whose outcome is in `refused_outcomes`.
+-- name: is_lost
+d.state = 'sending' AND d.lease_expires_at < now()
+      AND NOT EXISTS (SELECT FROM hookseal.workers AS w
+                      WHERE w.id = d.lease_owner AND w.unrecorded_since IS NOT NULL
+                        AND w.beaten_at > now() - make_interval(secs => $2))
+      AND NOT EXISTS (SELECT FROM hookseal.refused_outcomes AS r
+                      WHERE r.tenant_id = d.tenant_id AND r.delivery_id = d.id AND r.lease_token = d.lease_token)
+
+-- Ends expired leases, oldest first, each with an attempt whose outcome is unknown; of the delivery $4 only, if it is given.
 -- It reads no lease that ended before $3 (null: it reads all). It always returns a row, which says where the next look begins:
 -- at the oldest lease that had expired, and no later than five seconds ago, since a claim may be committed late.
 -- name: end_lost_leases
@@ -206,10 +215,8 @@ WITH oldest AS MATERIALIZED (
 ), lost AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner, d.claimed_number, d.claimed_at, d.claimed_refs
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'sending' AND d.lease_expires_at < now() AND d.lease_expires_at >= (SELECT expired_at FROM oldest)
-      AND NOT EXISTS (SELECT FROM hookseal.workers AS w
-                      WHERE w.id = d.lease_owner AND w.unrecorded_since IS NOT NULL
-                        AND w.beaten_at > now() - make_interval(secs => $2))
+    WHERE {is_lost}
+      AND d.lease_expires_at >= (SELECT expired_at FROM oldest) AND ($4::text IS NULL OR d.id = $4::text::uuid)
     ORDER BY d.lease_expires_at
     LIMIT $1
     FOR UPDATE OF d SKIP LOCKED
@@ -232,10 +239,65 @@ WITH oldest AS MATERIALIZED (
     WHERE NOT EXISTS (  -- else the insert would wait for a transaction that deletes this attempt
         SELECT FROM hookseal.attempts AS a
         WHERE a.tenant_id = ended.tenant_id AND a.delivery_id = ended.id AND a.number = ended.claimed_number)
-        ON CONFLICT DO NOTHING
+        ON CONFLICT (tenant_id, delivery_id, number) DO NOTHING
 )
 SELECT ended.state, least(oldest.expired_at, now() - interval '5 seconds') AS since
 FROM oldest LEFT JOIN ended ON true
+
+-- Keeps an outcome that was refused, with what refused it ($17), as long as the delivery has the lease of the attempt.
+-- It writes no table but its own. The other arguments are those of `record`.
+-- name: keep
+WITH mine AS (
+    SELECT FROM hookseal.deliveries AS d
+    WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
+), kept AS (
+    INSERT INTO hookseal.refused_outcomes
+        (tenant_id, delivery_id, lease_token, state, error, retry_in_seconds, disable, duration_ms, status, outcome, snippet,
+         signed_by, worker, is_probe, is_untroubled, was_held, reason)
+    SELECT $1, $2::text::uuid, $3::text::uuid, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 FROM mine
+    ON CONFLICT (tenant_id, delivery_id, lease_token) DO NOTHING
+)
+SELECT FROM mine
+
+-- Returns the deliveries whose leases `end_lost_leases` would end, at most $1.
+-- name: lost_leases
+SELECT d.id::text AS delivery_id
+FROM hookseal.deliveries AS d
+WHERE {is_lost} AND d.lease_expires_at >= coalesce($3::timestamptz, '-infinity')
+ORDER BY d.lease_expires_at
+LIMIT $1
+
+-- Keeps the outcome of an expired lease, of the delivery $1, as `end_lost_leases` would record it: it was refused ($3).
+-- name: keep_lost
+INSERT INTO hookseal.refused_outcomes
+    (tenant_id, delivery_id, lease_token, state, error, retry_in_seconds, outcome, signed_by, worker, is_probe, is_untroubled,
+     was_held, reason)
+SELECT d.tenant_id, d.id, d.lease_token,
+       CASE WHEN d.budget_spent >= e.attempts_allowed - 1 THEN 'dead_letter' ELSE 'pending' END,
+       'the worker ended before the answer was recorded', 0, 'unknown', d.claimed_refs, d.lease_owner, false, false, true, $3
+FROM hookseal.deliveries AS d LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+WHERE d.id = $1::text::uuid AND {is_lost}
+ON CONFLICT (tenant_id, delivery_id, lease_token) DO NOTHING
+
+-- Returns outcomes that were refused, as the arguments of `record`: the $1 that were tried longest ago.
+-- name: refused
+SELECT r.tenant_id, r.delivery_id::text AS delivery_id, r.lease_token::text AS lease_token, r.state, r.error, r.retry_in_seconds,
+       r.disable, r.duration_ms, r.status, r.outcome, r.snippet, r.signed_by, r.worker, r.is_probe, r.is_untroubled, r.was_held,
+       coalesce(d.endpoint_id, r.delivery_id)::text AS endpoint_id
+FROM hookseal.refused_outcomes AS r
+LEFT JOIN hookseal.deliveries AS d ON d.id = r.delivery_id AND d.tenant_id IS NOT DISTINCT FROM r.tenant_id
+ORDER BY r.tried_at
+LIMIT $1
+
+-- Notes that this outcome was tried again and refused ($4).
+-- name: refused_again
+UPDATE hookseal.refused_outcomes SET tried_at = now(), reason = $4
+WHERE tenant_id = $1 AND delivery_id = $2::text::uuid AND lease_token = $3::text::uuid
+
+-- Deletes an outcome that is recorded, or whose lease is lost.
+-- name: forget_refused
+DELETE FROM hookseal.refused_outcomes
+WHERE tenant_id = $1 AND delivery_id = $2::text::uuid AND lease_token = $3::text::uuid
 
 -- Reads due deliveries that were rung before $2 and not claimed since, in the order in which they became due.
 -- It reads at most $6 deliveries that were rung, and none that nobody has rung: so a look costs the same in any backlog.

@@ -1,4 +1,5 @@
--- Attempts are found by their endpoint, and it is known which ones an operator caused.
+-- Attempts are found by their endpoint, it is known which ones an operator caused, and an outcome that a constraint or a
+-- trigger of others refuses is kept.
 --
 -- Each column is added without a rewrite of its table: null for every row that exists. New attempts have the endpoint. The
 -- leader of the outbox fills it in for the others, those of before the upgrade and those of workers that still run the version
@@ -48,3 +49,39 @@ REVOKE EXECUTE ON FUNCTION hookseal.fill_attempts() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hookseal.fill_attempts() TO hookseal_worker;
 GRANT INSERT (manual_attempts), UPDATE (manual_attempts) ON hookseal.deliveries TO hookseal_operator;
 GRANT UPDATE (manual_attempts) ON hookseal.deliveries TO hookseal_worker;  -- it executes replay jobs
+
+-- Outcomes that a constraint or a trigger on `deliveries` or `attempts` refused, which is not one of ours: each is kept here,
+-- with all that its record needs, and its delivery stays in `sending` under its lease token, so that it is not sent again.
+-- To keep one writes no other table. Workers try to record them again with each sweep, and delete those that are recorded.
+CREATE TABLE hookseal.refused_outcomes (
+    tenant_id        text             NOT NULL,
+    delivery_id      uuid             NOT NULL,
+    lease_token      uuid             NOT NULL,
+    state            text             NOT NULL,
+    error            text,
+    retry_in_seconds double precision NOT NULL,
+    disable          text,
+    duration_ms      integer,
+    status           integer,
+    outcome          text             NOT NULL,
+    snippet          text,
+    signed_by        text[]           NOT NULL,
+    worker           text             NOT NULL,
+    is_probe         boolean          NOT NULL,
+    is_untroubled    boolean          NOT NULL,
+    was_held         boolean          NOT NULL,
+    reason           text             NOT NULL,
+    refused_at       timestamptz      NOT NULL DEFAULT now(),
+    tried_at         timestamptz      NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, delivery_id, lease_token)
+);
+COMMENT ON TABLE hookseal.refused_outcomes IS
+    'Outcomes of requests that a constraint or a trigger of others on deliveries or attempts refused: they are recorded once it lets them';
+COMMENT ON COLUMN hookseal.refused_outcomes.lease_token IS
+    'The lease of the delivery, which no sweep ends while the outcome is here; without that lease the outcome is deleted';
+COMMENT ON COLUMN hookseal.refused_outcomes.reason IS 'What refused it: the error, the table, the constraint or the function';
+COMMENT ON COLUMN hookseal.refused_outcomes.tried_at IS 'When it was last tried to record it';
+CREATE INDEX refused_outcomes_by_try ON hookseal.refused_outcomes (tried_at);
+
+GRANT SELECT, INSERT, UPDATE (tried_at, reason), DELETE ON hookseal.refused_outcomes TO hookseal_worker;
+GRANT SELECT ON hookseal.refused_outcomes TO hookseal_operator, hookseal_readonly;
