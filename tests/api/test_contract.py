@@ -105,7 +105,7 @@ async def test_what_hookseal_does_not_do_is_refused_by_name(client: httpx.AsyncC
     for path, why in REFUSED.items():
         for method in ("GET", "POST", "DELETE"):
             response = await client.request(method, path_of(path))
-            assert (400, {"code": "not_supported", "detail": why}) == (response.status_code, response.json()), path
+            assert (501, {"code": "not_supported", "detail": why}) == (response.status_code, response.json()), path
 
 
 @pytest.mark.req("API-07")

@@ -1,9 +1,16 @@
 """The official Python client of Svix, unchanged, against the API."""
 
+import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from inspect import signature
+from pathlib import Path
 
+import httpx
 import pytest
+import svix as svix_package
+from pydantic import ValidationError
 from svix.api import (
     ApplicationIn,
     ApplicationListOptions,
@@ -21,6 +28,7 @@ from svix.api import (
     MessageIn,
     RecoverIn,
     SvixAsync,
+    SvixOptions,
 )
 from svix.api.endpoint import EndpointRotateSecretOptions
 from svix.api.event_type import EventTypeDeleteOptions
@@ -32,6 +40,8 @@ from hookseal import Admin
 from tests.api.official import official
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
+from tools.pages import calls
+from tools.records import ROOT
 
 pytestmark = pytest.mark.req("API-02", part="python")
 
@@ -41,6 +51,62 @@ async def svix(url: str) -> AsyncIterator[SvixAsync]:
     """Yield the official client, which may do everything."""
     async with official("every", url) as client:
         yield client
+
+
+def listed() -> dict[str, tuple[str, str, str]]:
+    """Return what docs/reference/calls.md says of each method for Python: its name elsewhere, its request, and how."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (\S+) \| (\w+ `\S+`) \| (served|not supported: .+) \|$", _page(), re.MULTILINE
+    )
+    return {name: (elsewhere, request.replace("`", ""), here) for name, elsewhere, request, here in rows}
+
+
+def _page() -> str:
+    return (ROOT / calls.PAGE).read_text(encoding="utf-8")
+
+
+@pytest.mark.req("API-07")
+@pytest.mark.filterwarnings("ignore:Call to deprecated method", "ignore:Pydantic serializer warnings")
+async def test_each_method_is_served_or_refused_as_listed(url: str) -> None:
+    """Each of the client is called, and answered as the page says: one that is refused with the reason there."""
+    answers = list[httpx.Response]()
+
+    async def note(response: httpx.Response) -> None:
+        await response.aread()
+        answers.append(response)
+
+    client, known = SvixAsync("every", SvixOptions(server_url=url, retry_schedule=[])), listed()
+    client._httpx_client.event_hooks["response"] = [note]
+    called = set[str]()
+    for name, method in calls.methods(client):
+        kinds = [each.annotation for each in signature(method).parameters.values() if each.default is each.empty]
+        with suppress(HttpError, HTTPValidationError, ValidationError):
+            await method(*("x" if kind is str else kind.model_construct() for kind in kinds))
+        [answer] = answers
+        answers.clear()
+        called.add(name)
+        _, request, here = known[name]
+        pattern = re.sub(r"{\w+}", "x", request)
+        assert pattern == f"{answer.request.method} {answer.request.url.path}", name
+        if here == "served":
+            assert answer.status_code not in {404, 405, 501} or "not_found" in answer.text, (name, answer.text)
+        else:
+            refused = {"code": "not_supported", "detail": here.removeprefix("not supported: ")}
+            assert (501, refused) == (answer.status_code, answer.json()), name
+    await client._httpx_client.aclose()
+
+    assert called == known.keys()
+
+
+@pytest.mark.req("API-07")
+async def test_requests_that_only_the_inside_of_the_client_makes_are_refused_as_well(client: httpx.AsyncClient) -> None:
+    sources = [file.read_text(encoding="utf-8") for file in sorted(Path(svix_package.__file__).parent.rglob("*.py"))]
+    requests = {found for source in sources for found in calls.REQUEST.findall(source)}
+    inside = [(method, path) for method, path in requests if calls.why_not(method.upper(), path) is not None]
+    assert len(inside) > len([each for each in listed().values() if each[2] != "served"])
+    for method, path in inside:
+        answer = await client.request(method, re.sub(r"{\w+}", "x", path))
+        assert (501, "not_supported") == (answer.status_code, answer.json()["code"]), path
 
 
 async def test_applications(svix: SvixAsync) -> None:

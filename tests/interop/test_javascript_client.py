@@ -16,9 +16,11 @@ from hookseal.api.calls import CALLS
 from hookseal.postgres.pool import Pool
 from tests.api.alone import serving
 from tests.api.official import require_described
+from tests.api.test_official_client import listed
 from tests.interop.node_modules import installed
 from tests.worker.environment import environment
 from tests.worker.world import world
+from tools.pages.calls import why_not
 
 SECONDS = 120
 SERVED = {call.name for call in CALLS if call.path.startswith("/api/v1/")}
@@ -32,10 +34,10 @@ def called(method: str, path: str) -> str | None:
     return None
 
 
-async def answered(library: str, url: str, token: str) -> list[Any]:
+async def answered(library: str, url: str, token: str, program: str = "calls.mjs") -> list[Any]:
     """Return every answer that this version of the library has got, once its program has ended without a failure."""
     process = await asyncio.create_subprocess_exec(
-        *("node", "calls.mjs", library),
+        *("node", program, library),
         cwd=await asyncio.to_thread(installed),
         env=os.environ | {"HOOKSEAL_URL": url, "HOOKSEAL_TOKEN": token},
         stdout=PIPE,
@@ -70,3 +72,34 @@ async def test_each_call_and_a_delivery(
         if called(method, path) is not None:
             require_described(method, path, status, body.encode())
     assert SERVED == {called(method, path) for method, path, *_ in answers} - {None}
+
+
+@pytest.mark.req("API-02", part="javascript")
+@pytest.mark.req("API-07")
+@pytest.mark.timeout(240)
+async def test_each_method_is_served_or_refused_as_listed(
+    begun_pool: Pool, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """By docs/reference/calls.md, and every other request that the library knows is refused as well."""
+    await world(begun_pool, database_url, redis_url, tmp_path)
+    settings = environment(database_url, redis_url)
+    async with Admin.connect(environ=settings) as admin:
+        made = await admin.tokens.add(name="product", tenant_id="*", scopes=sorted(ALL), actor="test")
+    async with serving(settings) as (_, ready):
+        answers = await answered("svix2", ready["url"], made.token.reveal().decode(), "methods.mjs")
+
+    known = {elsewhere.strip("`"): (request, here) for elsewhere, request, here in listed().values()}
+    assert known.keys() - {"none"} == {name for name, *_ in answers}
+    assert len(known) - 1 == len(answers)
+    for name, method, path, status, body in answers:
+        request, here = known[name]
+        assert re.sub(r"{\w+}", "x", request) == f"{method} {path}", name
+        if here == "served":
+            assert status not in {404, 405, 501} or "not_found" in body, (name, body)
+        else:
+            refused = {"code": "not_supported", "detail": here.removeprefix("not supported: ")}
+            assert (501, refused) == (status, json.loads(body)), name
+    library = await asyncio.to_thread((installed() / "node_modules/svix2/dist/index.mjs").read_text, encoding="utf-8")
+    requests = set(re.findall(r'new SvixRequest\("(\w+)", "([^"]+)"\)', library))
+    assert len(requests) > 140
+    assert {why_not(method, path) for method, path in requests} - {None}

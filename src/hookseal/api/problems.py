@@ -102,11 +102,8 @@ def rate_limited(seconds: float) -> Problem:
 
 
 def not_supported(what: str) -> Problem:
-    """Return the answer to a call of Svix that hookseal does not have.
-
-    Clients repeat a request after every 5xx, so it is none of them.
-    """
-    return Problem(400, "not_supported", what)
+    """Return the answer to a call of Svix that hookseal does not have: why, and what to use."""
+    return Problem(501, "not_supported", what)
 
 
 def of_error(

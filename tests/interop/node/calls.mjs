@@ -95,7 +95,7 @@ assert.ok((await eventType.patch("invoice.sent", { deprecated: true })).deprecat
 await eventType.delete("invoice.sent");
 assert.deepEqual((await eventType.list()).data.map(({ name }) => name), ["invoice.paid"]);
 assert.equal((await walked((iterator) => eventType.list({ limit: 1, iterator, includeArchived: true }))).length, 2);
-await refused(400, eventType.importOpenapi({ specRaw: "{}" }));
+await refused(501, eventType.importOpenapi({ specRaw: "{}" }));
 
 // Endpoints
 const main = await endpoint.create(app, {
