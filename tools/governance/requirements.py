@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 PAGE: Final = "docs/requirements.md"
-_ROW: Final = re.compile(r"\| *(?P<id>[A-Z]+-\d+) *\|(?P<status>[^|]*)(?:\|(?P<text>(?:\\\||[^|])*))?")
+ROW: Final = re.compile(r"\| *(?P<id>[A-Z]+-\d+) *\|(?P<status>[^|]*)(?:\|(?P<text>(?:\\\||[^|])*))?")
 _STATUS: Final = re.compile(r"(?P<status>planned|claimed)|partial: (?P<parts>[a-z0-9-]+(?:, [a-z0-9-]+)*)")
 
 
@@ -29,7 +29,7 @@ def parse(page: str) -> list[Requirement]:
     """Return every requirement of the page, in order. Raises `ValueError` with all problems."""
     found, problems = list[Requirement](), list[str]()
     for number, line in enumerate(page.splitlines(), start=1):
-        if row := _ROW.match(line):
+        if row := ROW.match(line):
             status = _STATUS.fullmatch(row["status"].strip())
             if status is None:
                 problems.append(f"line {number}: {row['id']} must be `planned`, `claimed` or `partial: part, part`")

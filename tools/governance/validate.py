@@ -3,7 +3,8 @@
 `make validate-traceability`: each id of docs/requirements.md that is claimed has a passing test with its mark, each
 mark has its id, no test that was named as a proof is gone, each test asserts something, and the pages are those of the
 run. `make validate-evidence`: each PERF id that is claimed has the record of a benchmark of a commit before this one,
-which meets its bounds; the bounds are the numbers in the text; README.md quotes only figures of the stored run.
+which meets its bounds; the bounds are the numbers in the text, and none was lowered without a decision; README.md
+quotes only figures of the stored run.
 `make validate` does both. `make docs` writes the pages.
 """
 
@@ -23,7 +24,7 @@ from hookseal.api.calls import CALLS
 from tools import records, soak
 from tools.bench import pages as performance
 from tools.bench import results
-from tools.governance import report, requirements, work_items
+from tools.governance import bounds, report, requirements, work_items
 from tools.governance.assertions import that_assert_nothing
 from tools.governance.evidence import (
     BENCHMARKS,
@@ -51,7 +52,6 @@ from tools.records import ROOT, SOURCE
 
 PAGE: Final = "docs/TRACEABILITY.md"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_NUMBER: Final = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _QUOTED: Final = re.compile(r"([\d.,]*\d(?: to [\d.,]*\d)?) (?:times|deliveries a second|a second)")
 _UNPROVEN: Final = "has no passing test: write one with its mark, or set its status to `planned`"
 _HEAD: Final = """\
@@ -82,6 +82,7 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
 }
 # The runs write them, too; here they are written from the records, so that an edited page is found.
 FROM_RECORDS: Final[Mapping[str, Callable[[], str]]] = {
+    bounds.PAGE: bounds.page,
     performance.PAGE: partial(_of_bench, performance.PAGE),
     performance.SCALING: partial(_of_bench, performance.SCALING),
     soak.PAGE: lambda: soak.page(soak.read(ROOT)),
@@ -189,11 +190,11 @@ def unstated(requirement: Requirement) -> list[str]:
     held_to = BENCHMARKS.get(requirement.id)
     if held_to is None:
         return []
-    stated = {float(number.replace(",", "")) for number in _NUMBER.findall(requirement.text)}
+    stated = {float(number.replace(",", "")) for number in bounds.NUMBER.findall(requirement.text)}
     gates = [*(bar.gate for bar in held_to.bars), *(bar.gate for bar in held_to.soak_bars)]
     counts = () if held_to.suite is None else (*held_to.suite.at_least.values(), *held_to.suite.at_most.values())
-    bounds = dict.fromkeys([*gates, *held_to.at_most_us.values(), *counts])
-    return [f"{bound:,g}" for bound in bounds if bound not in stated]
+    all_bounds = dict.fromkeys([*gates, *held_to.at_most_us.values(), *counts])
+    return [f"{bound:,g}" for bound in all_bounds if bound not in stated]
 
 
 def unknown_commits(root: Path, commits: Iterable[str]) -> frozenset[str]:
@@ -352,7 +353,9 @@ def _of_evidence(root: Path, required: Sequence[Requirement], evidence: Evidence
     """Return what is wrong with the records, after printing what has changed since each."""
     commits = [commit for record in evidence.values() if record is not None for commit in record.commits]
     found = unproven_by_records(required, evidence, unknown_commits(root, commits))
-    found += misnamed(root, evidence)
+    found += misnamed(root, evidence) + bounds.undecided(root)
+    if (left := bounds.unseen(root)) is not None:
+        print(f"validate: note: {left}")
     found += [f"{each.id}: its text must have its bound {bound}" for each in required for bound in unstated(each)]
     if (root / results.RESULTS).is_file():
         readme = (root / "README.md").read_text(encoding="utf-8")
