@@ -142,8 +142,8 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
     first = url() if callable(url) else url
     if callable(url) and any(_login(first)):
         options |= {"credential_provider": _Login(url), "username": None, "password": None}
-        parts = urlsplit(first)
-        first = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        place = urlsplit(first).netloc
+        first = first.replace(f"//{place}", f"//{place.rpartition('@')[2]}", 1)  # `geturl` would leave out empty `//`
     options |= {
         "socket_timeout": answer_seconds,
         "socket_connect_timeout": answer_seconds,
