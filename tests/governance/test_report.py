@@ -130,6 +130,25 @@ def test_a_run_with_a_changed_tree_is_not_recorded(tmp_path: Path) -> None:
     assert [None] == _recorded(tmp_path, {"test_probe.py": writes}, "")
 
 
+@pytest.mark.parametrize("processes", ["0", "1"])
+def test_each_failure_names_the_seed_of_its_order(tmp_path: Path, processes: str) -> None:
+    """Also in a process of a parallel run, and without the head of the run, where the seed stands once."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_both.py").write_text("def test_fails(): assert False\n\ndef test_passes(): pass\n")
+    plugins = [f"-p{name}" for name in ("xdist", "pytest_randomly", "tests.plugins.requirements")]
+
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", processes, *plugins, "--randomly-seed=7"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (1, 1) == (run.returncode, run.stdout.count("make test ARGS='--randomly-seed=7'")), run.stdout
+
+
 def test_a_mark_of_another_form_stops_the_run(tmp_path: Path) -> None:
     """A mark without an id, with two ids and a part, or with another argument is a usage error."""
     for number, mark in enumerate(("req()", "req(3)", "req('A-1', 'A-2', part='x')", "req('A-1', prt='x')")):

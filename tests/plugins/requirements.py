@@ -1,4 +1,4 @@
-"""The mark `req`, and the record of a full run in `.reports/tests.json` (see docs/requirements.md).
+"""The mark `req`, the record of a full run in `.reports/tests.json` (see docs/requirements.md), the seed of a failure.
 
 A run that omits any test (a path, -k, -m, --deselect, an early stop) writes no record:
 a part of the suite proves nothing about the whole.
@@ -46,6 +46,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Add the marks of a test to the properties in its report."""
     for mark in item.iter_markers("req"):
         item.user_properties += [(_PROPERTY, asdict(found)) for found in marks_of(mark)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Name in the report of each failure the seed that repeats the order of the tests."""
+    report = yield
+    if report.failed and (seed := item.config.getoption("randomly_seed", None)) is not None:
+        report.sections.append(("Order of the tests", f"make test ARGS='--randomly-seed={seed}'"))
+    return report
 
 
 def marks_of(mark: pytest.Mark) -> list[Mark]:
