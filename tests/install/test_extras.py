@@ -1,15 +1,25 @@
-"""Beside the newest packages of a product the package moves none of them, on each Python."""
+"""Beside the packages of a product the package moves none of them, on each Python.
+
+All are pinned by hashes. `make next` tries the newest of them.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from tests.install.extras import TOGETHER, WORKER, beside, installations, moved, resolutions
+from tests.install.extras import TOGETHER, WORKER, Limits, beside, installations, limits, moved, resolutions
 from tests.install.pythons import SUPPORTED, oldest
 from tests.install.versions import need_index
 from tools.governance.evidence import BENCHMARKS
 
 pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def pinned(tmp_path: Path) -> Limits:
+    """Return the files that pin what is installed."""
+    need_index()
+    return limits(tmp_path)
 
 
 def test_what_has_moved_is_named() -> None:
@@ -29,24 +39,24 @@ def test_the_record_has_every_extra() -> None:
 
 
 @pytest.mark.parametrize("python", SUPPORTED)
-def test_nothing_of_a_product_moves(python: str, built: tuple[Path, Path]) -> None:
+def test_nothing_of_a_product_moves(python: str, built: tuple[Path, Path], pinned: Limits) -> None:
     """All extras together require nothing else, also on a Python that is not here: nothing is installed."""
-    need_index()
-    found = resolutions(python, built[1])
+    found = resolutions(python, built[1], pinned)
 
     assert {} == found[TOGETHER]
     assert {"redis"} == found[WORKER].keys()
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_each_extra_leaves_an_environment_as_it_was(name: str, built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_each_extra_leaves_an_environment_as_it_was(
+    name: str, built: tuple[Path, Path], pinned: Limits, tmp_path: Path
+) -> None:
     """Installed into the environment of a product, one after the other, none changes a package that was there.
 
     An installer replaces a package without a word, so what was there is compared after each.
     """
-    need_index()
     python = oldest(name)
     if python is None:
         pytest.skip(f"there is no Python {name}, neither on PATH nor in pyenv")
 
-    assert {extra: {} for extra in (*beside(), WORKER)} == installations(python.path, built[1], tmp_path)
+    assert {extra: {} for extra in (*beside(), WORKER)} == installations(python.path, built[1], tmp_path, pinned)

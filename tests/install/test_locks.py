@@ -7,6 +7,7 @@ pip only reports here what it would install, for it then ends in half the time: 
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ from packaging.version import Version
 
 from tests.install.index import LOCKS, ROOT, Index, build, locked, version
 from tests.install.pythons import SUPPORTED, THIS, Python, clean, oldest
+from tests.install.versions import Installer, built_here
 from tools.governance.report import names
 
 INSTALL = ROOT / "tools" / "install.sh"
 FROM_A_LOCK = re.compile(r"\binstall\b(?P<options>[^\n&|;]*?)\s(?:--requirement|-r)\b")
 FIXED_IN = Version("23.3")
 INSTALLED_FROM = (".md", ".sh", ".yaml", "/run", "Dockerfile", "Makefile")
+INSTALLS = re.compile(r"""["'](?:install|compile|download|ci)["']""")
+INSTALLERS = re.compile(r"\b(?:pip|npm|apt-get)\b")
+FROM_PYTHON = {
+    "tests/install/versions.py": "what a file pins; without one only for `make next` and the record of UX-01",
+    "tests/interop/node_modules.py": "`npm ci`: what package-lock.json pins",
+    "tools/browser.py": "Chromium, only by hand: not where CI is set",
+    "tools/image/engine.py": "podman, only for `make image`",
+    "tools/smoke/package.py": "wheels built here, without an index; and for tests what their caller pins",
+}
 
 pytestmark = [pytest.mark.req("OPS-08"), pytest.mark.timeout(300)]
 
@@ -90,6 +101,42 @@ def test_every_install_command_uses_the_lock_unchanged() -> None:
         name for name, _ in commands
     ]
     assert [] == [name for name, options in commands if not {"--no-deps", "--require-hashes"} <= options]
+
+
+def test_nothing_else_installs() -> None:
+    """These modules may install, and each has what keeps a newer release out. npm has the digest of each package."""
+    found = {
+        name
+        for name in names(ROOT)
+        if name.endswith(".py") and name.startswith(("tests/", "tools/")) and not name.endswith("/test_locks.py")
+        if INSTALLS.search(text := (ROOT / name).read_text(encoding="utf-8")) and INSTALLERS.search(text)
+    }
+    trees = [json.loads((ROOT / name).read_text("utf-8")) for name in names(ROOT) if name.endswith("package-lock.json")]
+
+    assert FROM_PYTHON.keys() == found
+    assert 2 == len(trees)
+    assert [] == [
+        name for tree in trees for name, of in tree["packages"].items() if name != "" and "integrity" not in of
+    ]
+
+
+def test_tests_install_the_locked_versions(
+    index: Index, built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tests install by uv is what a lock pins, with newer versions of each offered: most come without a lock."""
+    for name, value in index.uv_variables().items():
+        monkeypatch.setenv(name, value)
+    of_development = {pin.name: f"=={version(pin)}" for pin in locked("dev.txt")}
+    wheel = built_here(built[1], "worker,aws,embedded,gcp,otel")
+    found = list[dict[str, str]]()
+    for limits in (index.locks / "dev.txt", None):
+        environment = Installer(Path(sys.executable), tmp_path / str(limits is None), limits=limits)
+        environment.install(wheel)
+        found.append({name: pin for name, pin in environment.installed().items() if name != "hookseal"})
+    pinned, newest = found
+
+    assert pinned == {name: of_development[name] for name in pinned}
+    assert len(pinned) < 2 * sum(newest[name] != pin for name, pin in pinned.items())
 
 
 def test_every_lock_is_a_part_of_the_development_lock() -> None:

@@ -52,7 +52,7 @@ def try_out(python: Path, database_url: str) -> str:
 
 def uv(*arguments: str | Path, text: str = "") -> str:
     """Run uv with this input, and return its output. Raises `RuntimeError` with its errors if it fails."""
-    environment = dict(os.environ)
+    environment = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
     if ssl.get_default_verify_paths().cafile is not None:  # else uv has certificates of its own
         environment.setdefault("UV_SYSTEM_CERTS", "true")  # as pip does
     ended = subprocess.run(
@@ -64,12 +64,13 @@ def uv(*arguments: str | Path, text: str = "") -> str:
     return ended.stdout
 
 
-def run_tests_with(needs: str, tests: str, folder: Path, *options: str) -> str:
+def run_tests_with(tests: str, folder: Path, *wanted: str | Path) -> str:
     """Run these tests with other versions of packages, which the folder gets; return what pytest printed at its end.
 
-    Raises `RuntimeError` if a test fails, or if no index has such versions.
+    `wanted` are the arguments by which uv installs them. Raises `RuntimeError` if a test fails, or if no index has
+    such versions.
     """
-    uv("pip", "install", "--target", folder, *options, needs)
+    uv("pip", "install", "--target", folder, *wanted)
     command = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", tests)
     return run("env", f"PYTHONPATH={folder}", *command, at=ROOT).splitlines()[-1]
 
