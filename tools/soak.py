@@ -36,6 +36,7 @@ from tools.records import ROOT, SOURCE, Machine, commit_of, digest_of, is_dirty,
 RECORD: Final = "docs/proof/soak.json"
 PAGE: Final = "docs/proof/soak.md"
 COMMAND: Final = "make soak"
+TOOLS: Final = ("tools/soak.py", "tools/harness.py", "tools/records.py")
 WHOLE: Final = 2_000_000
 MOST_GROWTH: Final = 1.2
 MOST_SLOWER: Final = 1.5
@@ -93,8 +94,8 @@ class Sample:
 class Soak:
     """One soak: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine, and its samples.
 
-    `keep_seconds` is how long a day of the retention lasted, which was one day. `digest` is that of the source
-    (`records.digest_of`).
+    `keep_seconds` is how long a day of the retention lasted, which was one day. `digest` is that of the source and of
+    the `tools` that measured it (`records.digest_of`); an older soak names no tools.
     """
 
     commit: str
@@ -106,6 +107,7 @@ class Soak:
     machine: Machine
     samples: tuple[Sample, ...]
     digest: str | None = None
+    tools: tuple[str, ...] = ()
 
     @property
     def last(self) -> Sample:
@@ -274,7 +276,8 @@ async def soaked(size: Size, command: str) -> Soak:
     return Soak(
         commit=commit,
         is_dirty=dirty,
-        digest=digest_of(ROOT, commit, SOURCE),
+        digest=digest_of(ROOT, commit, SOURCE, *TOOLS),
+        tools=TOOLS,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         command=command,
         keep_seconds=size.keep_seconds,

@@ -368,7 +368,7 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     assert record_of(tmp_path, PROVES, _figures()).is_dirty
     stored = json.loads((tmp_path / place(PROVES)).read_text())
     results_of = {"figures", "is_met", "counts", "measured"}
-    of_tree = {"commit", "soak_commit", "digest", "soak_digest", "is_dirty"}
+    of_tree = {"commit", "soak_commit", "digest", "soak_digest", "tools", "soak_tools", "is_dirty"}
     assert {"id", "machine", *of_tree, *results_of} == stored.keys()
     assert {"cpu", "cpus", "python"} == stored["machine"].keys()
     assert "/" not in json.dumps(stored["machine"])

@@ -22,6 +22,7 @@ from tools.governance.validate import (
     misquoted,
     proofs,
     traceability,
+    unfounded,
     unknown_commits,
     unproven_by_tests,
     unstated,
@@ -365,7 +366,11 @@ def test_what_changed_since_a_record_is_said_and_stops_a_release(
     first = _commit(tmp_path)
     record = read(ROOT)["DUR-03"]
     assert record is not None
-    evidence = {"DUR-03": replace(record, commit=first, digest=records.digest_of(tmp_path, first, records.SOURCE))}
+    tools = ("tests/faults",)
+    digest = records.digest_of(tmp_path, first, records.SOURCE, *tools)
+    evidence = {"DUR-03": replace(record, commit=first, digest=digest, tools=tools)}
+    nameless = {"DUR-03": replace(record, commit=first)}
+    assert changed_since(tmp_path, nameless)[0].endswith(": nothing; it names no tools")
     (tmp_path / "other.py").write_text("")
     _git(tmp_path, "add", ".")
     _commit(tmp_path)
@@ -406,3 +411,55 @@ def test_a_record_whose_commit_was_edited_is_found(tmp_path: Path) -> None:
     (line,) = misnamed(tmp_path, {"DUR-03": edited})
     assert line.startswith("docs/EVIDENCE/DUR-03.json: the files that it measured are not those of its commit: run")
     assert [] == misnamed(ROOT, read(ROOT))
+    (line,) = misnamed(tmp_path, {"DUR-03": replace(honest, digest=None)})
+    assert "the files that it measured are not those of its commit" in line
+
+
+@pytest.mark.req("OPS-07", part="digests")
+def test_a_record_names_the_tools_that_measured_it(tmp_path: Path) -> None:
+    """A record of a commit whose runs name them may not leave them out, nor name others."""
+    _git(tmp_path, "init", "--quiet")
+    for name in ("src/hookseal/a.py", "tests/faults/a.py", "tools/governance/evidence.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("tools: tuple[str, ...] = ()\n")
+    _git(tmp_path, "add", ".")
+    commit = _commit(tmp_path)
+    record = read(ROOT)["DUR-03"]
+    assert record is not None
+
+    def of(*tools: str) -> list[str]:
+        digest = records.digest_of(tmp_path, commit, records.SOURCE, *tools)
+        return misnamed(tmp_path, {"DUR-03": replace(record, commit=commit, digest=digest, tools=tools)})
+
+    assert [] == of("tests/faults")
+    lacking = "docs/EVIDENCE/DUR-03.json: it does not name the tools that measured it (tests/faults): run `make test-"
+    assert all(line.startswith(lacking) for line in (*of(), *of("tools/other")))
+    assert 2 == len([*of(), *of("tools/other")])
+
+
+@pytest.mark.req("OPS-07", part="digests")
+def test_a_quoted_figure_follows_from_the_rounds_of_its_run(tmp_path: Path) -> None:
+    """A figure of the run, or of an earlier one, that is not that of its rounds is found; an earlier one by git."""
+    _git(tmp_path, "init", "--quiet")
+    (tmp_path / "docs" / "proof").mkdir(parents=True)
+
+    def told(run: results.Run) -> list[str]:
+        (tmp_path / results.RESULTS).write_text(stored(run))
+        return unfounded(tmp_path, run)
+
+    first = results.kept(replace(a_run(), commit="1" * 40), None)
+    assert [] == told(first)
+    _git(tmp_path, "add", ".")
+    _commit(tmp_path)
+    second = results.kept(replace(a_run(), commit="2" * 40), first)
+    assert ["1" * 40, "2" * 40] == [each.commit for each in second.runs]
+    assert [] == told(second)
+    for number in (0, 1):
+        faster = {name: {of: 2 * value for of, value in each.items()} for name, each in second.runs[0].figures.items()}
+        runs = list(second.runs)
+        runs[number] = replace(runs[number], figures=faster)
+        (line,) = told(replace(second, runs=tuple(runs)))
+        assert f"the figures of the run of {runs[number].commit[:12]} do not follow from its rounds" in line
+    (line,) = told(replace(second, runs=(replace(first.runs[0], commit=NOWHERE), second.runs[1])))
+    assert f"of the run of {NOWHERE[:12]} do not follow" in line
+    assert [] == unfounded(ROOT, results.read(ROOT))

@@ -27,6 +27,7 @@ from tools.records import Machine, number
 
 RESULTS: Final = "docs/proof/performance.json"
 COMMAND: Final = "make bench"
+TOOLS: Final = ("tools/bench", "tools/harness.py", "tools/records.py")
 _MICROSECONDS: Final = 1e6
 P99_MS: Final = " p99_ms"  # after the name of a call of the HTTP API, or of a page
 PAGE: Final = "page: "  # before the name of a page
@@ -109,7 +110,8 @@ class Run:
 
     `settings` are those of a worker that differ from the defaults in every case; `bodies` says what is sent, `titles`
     what each case is. `runs` are the headlines of the last whole runs on clean trees under the same `conditions`, which
-    are those of the base case, the newest last. `digest` is that of the source (`records.digest_of`).
+    are those of the base case, the newest last. `digest` is that of the source and of the `tools` that measured it
+    (`records.digest_of`); an older run names no tools.
     """
 
     commit: str
@@ -128,6 +130,7 @@ class Run:
     conditions: str
     runs: tuple[Headline, ...] = ()
     digest: str | None = None
+    tools: tuple[str, ...] = ()
 
     def row(self, scenario: str, contender: str) -> Row | None:
         """Return the rounds of that contender in that scenario, if it has any."""

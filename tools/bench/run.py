@@ -15,7 +15,7 @@ from tools import records
 from tools.bench import api, environments, measures, plan
 from tools.bench.environments import Environment, NotInstalled
 from tools.bench.plan import Case, Size
-from tools.bench.results import LeftOut, Round, Row, Run
+from tools.bench.results import TOOLS, LeftOut, Round, Row, Run
 from tools.harness import API, KB, WORKER, Site, environment_of, site
 from tools.records import ROOT, SOURCE, commit_of, digest_of, is_dirty
 
@@ -231,7 +231,8 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
     return Run(
         commit=commit_of(ROOT),
         is_dirty=is_dirty(ROOT),
-        digest=digest_of(ROOT, "HEAD", SOURCE),
+        digest=digest_of(ROOT, "HEAD", SOURCE, *TOOLS),
+        tools=TOOLS,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         command=command,
         is_quick=size is plan.QUICK,

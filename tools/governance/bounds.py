@@ -15,7 +15,7 @@ from typing import Final
 
 from tools.bench.results import Bar, Run
 from tools.governance import requirements
-from tools.governance.evidence import BENCHMARKS, Benchmark
+from tools.governance.evidence import BENCHMARKS, Benchmark, Evidence, Record
 from tools.soak import Soak
 
 PAGE: Final = "docs/proof/bounds.md"
@@ -30,13 +30,35 @@ claimed id is proven only by a record that meets these. A commit that changes on
 id](../../CONTRIBUTING.md#how-to-add-).
 """
 
+_RECORDS: Final = """\
+## What is computed again
+
+`make validate` computes each published figure again, from the samples in its record, and compares the digest of what
+was measured, and of the tools that measured it, with the commit that the record names. Samples that somebody made up
+for an honest commit are found by nobody who doesn't measure again. Of each record:
+"""
+_BASES: Final = {
+    "figures": "its figures follow from the rounds in it",
+    "counts": "its counts are totals of the run; no samples are kept, so they cannot be computed again",
+    "values": "its values follow from the rounds of [performance.json](performance.json)",
+}
+
 Numbers = Mapping[str, Counter[str]]
 
 
-def page() -> str:
-    """Return the page."""
+def page(evidence: Evidence) -> str:
+    """Return the page: the bounds, and what each record lets everybody compute again."""
     rows = [f"| {name} | {what} | {bound} |" for name, of in sorted(BENCHMARKS.items()) for what, bound in _bounds(of)]
-    return "\n".join([_HEAD, "| id | what | bound |", "|---|---|--:|", *rows, ""])
+    records = [f"- {name}: {_basis(name, record)}" for name, record in sorted(evidence.items()) if record is not None]
+    return "\n".join([_HEAD, "| id | what | bound |", "|---|---|--:|", *rows, "", _RECORDS, *records, ""])
+
+
+def _basis(name: str, record: Record) -> str:
+    kinds = {"figures": record.figures, "counts": record.counts, "values": record.measured}
+    basis = "; ".join(_BASES[kind] for kind, of in kinds.items() if of) or "nothing was measured"
+    basis += " and the samples of [soak.json](soak.json)" if BENCHMARKS[name].soak_bars else ""
+    needs = bool(BENCHMARKS[name].tools) and not record.tools
+    return f"{basis}. It is older than the names of tools: its digest has only what was measured" if needs else basis
 
 
 def _bounds(of: Benchmark) -> Iterator[tuple[str, str]]:

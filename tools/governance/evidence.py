@@ -46,11 +46,12 @@ class Suite(NamedTuple):
 class Benchmark:
     """How the record of an id is made, and its bounds: microseconds for each figure, counts for a suite, or bars.
 
-    `measures` are the files whose change may change the result.
+    `measures` are the files whose change may change the result, and `tools` the others that measured it.
     """
 
     command: str
     measures: tuple[str, ...] = (records.SOURCE,)
+    tools: tuple[str, ...] = ()
     at_most_us: Mapping[str, float] = field(default_factory=dict)
     suite: Suite | None = None
     bars: tuple[Bar[Run], ...] = ()
@@ -59,12 +60,12 @@ class Benchmark:
 
 def _suite(*scenarios: str, deliveries: int, at_most: Mapping[str, int]) -> Benchmark:
     bounds = {"deliveries": deliveries, "faults": len(scenarios)}
-    return Benchmark(command=_FAULTS, suite=Suite(scenarios, bounds, at_most))
+    return Benchmark(command=_FAULTS, tools=("tests/faults",), suite=Suite(scenarios, bounds, at_most))
 
 
 def _bench(*names: str) -> dict[str, Benchmark]:
     bars = {name: tuple(bar for bar in BARS if bar.id == name) for name in names}
-    return {name: Benchmark(command=results.COMMAND, bars=of) for name, of in bars.items()}
+    return {name: Benchmark(command=results.COMMAND, tools=results.TOOLS, bars=of) for name, of in bars.items()}
 
 
 # Together at least 100,000 deliveries. The same scenarios prove DUR-02 and DUR-07.
@@ -87,6 +88,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     ),
     "OPS-14": Benchmark(
         command="make image ARGS=--record",
+        tools=("tools/image", "tools/smoke"),
         suite=Suite(
             ("release", "image", "compose"),
             {"delivered": 4, "wheels": 3, "sdists": 3, "signatures": 1, "refused": 8},
@@ -96,6 +98,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "UX-01": Benchmark(
         command=_SMOKE,
         measures=("pyproject.toml",),
+        tools=("tools/smoke",),
         suite=Suite(
             ("api", "aws", "cli", "embedded", "gcp", "migrate", "otel", "together", "worker"),
             {"installations": 24, "resolutions": 8},
@@ -105,6 +108,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "UX-04": Benchmark(
         command=_SMOKE,
         measures=(records.SOURCE, "docs/tutorial.md", "pyproject.toml"),
+        tools=("tools/smoke",),
         suite=Suite(("tutorial",), {"verified": 1}, {"seconds": 240}),
     ),
     "OPS-15": Benchmark(
@@ -126,7 +130,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     ),
     **_bench(*(f"PERF-{number:02}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)), "API-10", "UI-07"),
     "PERF-07": Benchmark(
-        command="make bench soak", bars=tuple(bar for bar in BARS if bar.id == "PERF-07"), soak_bars=soak.BARS
+        command="make bench soak",
+        tools=results.TOOLS,
+        bars=tuple(bar for bar in BARS if bar.id == "PERF-07"),
+        soak_bars=soak.BARS,
     ),
 }
 
@@ -157,7 +164,8 @@ class Record:
 
     A benchmark has `figures`; a suite has `counts`, by scenario; `make bench` has `measured`, by the name of a bar. An
     id that is proven by a soak, too, has its commit, and its figures among `measured`. `digest` is that of the files
-    that it measured (`records.digest_of`), which its commit must have; a record older than the digests has None.
+    that it measured and of its `tools` (`records.digest_of`), which its commit must have; an older record names no
+    tools.
     """
 
     id: str
@@ -171,6 +179,8 @@ class Record:
     soak_commit: str | None = None
     digest: str | None = None
     soak_digest: str | None = None
+    tools: tuple[str, ...] = ()
+    soak_tools: tuple[str, ...] = ()
 
     @property
     def commits(self) -> tuple[str, ...]:
@@ -213,7 +223,8 @@ def record_of(root: Path, name: str, figures: Mapping[str, Figure], counts: Coun
         figures=dict(figures),
         is_met=not misses(name, figures, counts),
         counts={scenario: dict(counted) for scenario, counted in (counts or {}).items()},
-        digest=records.digest_of(root, "HEAD", *BENCHMARKS[name].measures),
+        digest=records.digest_of(root, "HEAD", *BENCHMARKS[name].measures, *BENCHMARKS[name].tools),
+        tools=BENCHMARKS[name].tools,
     )
 
 
@@ -266,6 +277,8 @@ def _of_run(name: str, run: Run, soaked: Soak | None) -> Record:
         soak_commit=None if soaked is None else soaked.commit,
         digest=run.digest,
         soak_digest=None if soaked is None else soaked.digest,
+        tools=run.tools,
+        soak_tools=() if soaked is None else soaked.tools,
     )
 
 

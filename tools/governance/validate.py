@@ -3,8 +3,9 @@
 `make validate-traceability`: each id of docs/requirements.md that is claimed has a passing test with its mark, each
 mark has its id, no test that was named as a proof is gone, each test asserts something, and the pages are those of the
 run. `make validate-evidence`: each PERF id that is claimed has the record of a benchmark of a commit before this one,
-which meets its bounds; the bounds are the numbers in the text, and none was lowered without a decision; README.md
-quotes only figures of the stored run.
+which meets its bounds; the bounds are the numbers in the text, and none was lowered without a decision; each record
+has the digest of what its commit measured and of the tools that measured it; README.md quotes only figures of the
+stored run, and each of these follows from the rounds of its run.
 `make validate` does both. `make docs` writes the pages.
 """
 
@@ -18,6 +19,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from hookseal.api import description
 from hookseal.api.calls import CALLS
@@ -82,7 +85,7 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
 }
 # The runs write them, too; here they are written from the records, so that an edited page is found.
 FROM_RECORDS: Final[Mapping[str, Callable[[], str]]] = {
-    bounds.PAGE: bounds.page,
+    bounds.PAGE: lambda: bounds.page(read(ROOT)),
     performance.PAGE: partial(_of_bench, performance.PAGE),
     performance.SCALING: partial(_of_bench, performance.SCALING),
     soak.PAGE: lambda: soak.page(soak.read(ROOT)),
@@ -238,19 +241,57 @@ def misquoted(text: str, run: results.Run) -> list[str]:
 
 
 def misnamed(root: Path, evidence: Evidence) -> list[str]:
-    """Return a line for each record whose files are not those of its commit: one of the two was edited."""
+    """Return a line for each record whose files or tools are not those of its commit: one of the two was edited.
+
+    A record without a digest is such a one. It may name no tools only if its commit is older than the names.
+    """
     found = []
     for name, record in evidence.items():
         if record is not None and name in BENCHMARKS:
-            measured = [(record.commit, record.digest, BENCHMARKS[name].measures)]
-            measured += [(record.soak_commit, record.soak_digest, (SOURCE,))] if record.soak_commit else []
-            found += [
-                f"{' and '.join(places(name))}: the files that it measured are not those of its commit: "
-                f"run `{BENCHMARKS[name].command}`"
-                for commit, digest, files in measured
-                if digest is not None and records.digest_of(root, commit, *files) not in {digest, None}
-            ]
+            held_to = BENCHMARKS[name]
+            measured = [(record.commit, record.digest, held_to.measures, record.tools, held_to.tools)]
+            if record.soak_commit:
+                measured.append((record.soak_commit, record.soak_digest, (SOURCE,), record.soak_tools, soak.TOOLS))
+            where = " and ".join(places(name))
+            for commit, digest, files, tools, needed in measured:
+                if digest is None or records.digest_of(root, commit, *files, *tools) not in {digest, None}:
+                    found.append(f"{where}: the files that it measured are not those of its commit")
+                elif tools != needed and (tools or _names_tools(root, commit)):
+                    found.append(f"{where}: it does not name the tools that measured it ({', '.join(needed)})")
+                else:
+                    continue
+                found[-1] += f": run `{held_to.command}`"
     return found
+
+
+def _names_tools(root: Path, commit: str) -> bool:
+    """Return whether a run of that commit names its tools in its record."""
+    return "tools: tuple[str, ...]" in (_git(root, "show", f"{commit}:tools/governance/evidence.py") or "")
+
+
+def unfounded(root: Path, run: results.Run) -> list[str]:
+    """Return a line for each whole run whose quoted figures do not follow from its rounds.
+
+    The rounds of an earlier one are in the version of the record that git has; in a clone without the whole history
+    only those that it has are compared.
+    """
+    known = {run.commit: [results.headline(run)]}
+    versions = (_git(root, "log", "--format=%H", "--", results.RESULTS) or "").split()
+    for version in versions if {each.commit for each in run.runs} - {run.commit} else ():
+        try:
+            text = _git(root, "show", f"{version}:{results.RESULTS}") or ""
+            earlier = msgspec.json.decode(text, type=results.Run)
+        except UNREADABLE:  # of an older form
+            continue
+        if earlier.commit != run.commit:
+            known.setdefault(earlier.commit, []).append(results.headline(earlier))
+    sees_all = bounds.unseen(root) is None
+    return [
+        f"{results.RESULTS}: the figures of the run of {each.commit[:12]} do not follow from its rounds: "
+        f"run `{results.COMMAND}`"
+        for each in run.runs
+        if each not in known.get(each.commit, [] if sees_all else [each])
+    ]
 
 
 def changed_since(root: Path, evidence: Evidence) -> list[str]:
@@ -261,7 +302,7 @@ def changed_since(root: Path, evidence: Evidence) -> list[str]:
             commit, files = record.commit, BENCHMARKS[name].measures
             changes = _git(root, "diff", "--shortstat", commit, "HEAD", "--", *files)
             what = "not known" if changes is None else changes.strip() or "nothing"
-            what += "" if record.digest else "; it names no digest of them"
+            what += "" if record.tools or not BENCHMARKS[name].tools else "; it names no tools"
             found.append(f"{name}: measured at {commit[:12]}; changed since in {', '.join(files)}: {what}")
     return found
 
@@ -360,6 +401,7 @@ def _of_evidence(root: Path, required: Sequence[Requirement], evidence: Evidence
     if (root / results.RESULTS).is_file():
         readme = (root / "README.md").read_text(encoding="utf-8")
         found += [f"README.md: {line}: correct it" for line in misquoted(readme, results.read(root))]
+        found += unfounded(root, results.read(root))
     claimed = {each.id for each in required if each.status == "claimed"}
     for line in changed_since(root, {name: of for name, of in evidence.items() if name in claimed}):
         print(f"validate: note: {line}")
