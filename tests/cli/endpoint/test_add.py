@@ -2,6 +2,7 @@
 
 import base64
 import getpass
+import shlex
 import socket
 import stat
 from pathlib import Path
@@ -69,6 +70,20 @@ async def test_the_text_omits_the_secret(begun: Begun) -> None:
     assert f"\n  hookseal secret reveal --tenant acme --endpoint {one} --secret-out FILE\n" in ended.out
     printed = await begun.run(*ADD, *OTHER, "--print-secret")
     assert "\nsecret    whsec_" in printed.out
+
+
+async def test_without_event_types_it_gets_every_event_and_says_so(begun: Begun) -> None:
+    """With the command that chooses. An endpoint whose types were chosen needs no such words."""
+    ended = await begun.run(*ADD[: ADD.index("--event-type")])
+    one = await begun.stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints")
+    types = "SELECT event_types FROM hookseal.endpoints"
+    assert (0, ["*"]) == (ended.code, await begun.stored.pool.fetchval(types))
+    assert "gets      every event of acme, also of types to come. To choose, run\n" in ended.out
+    command = f"endpoint update --tenant acme --endpoint {one} --event-type 'invoice.*'"
+    assert f"\n  hookseal {command}\n" in ended.out
+    assert 0 == (await begun.run(*shlex.split(command))).code
+    assert ["invoice.*"] == await begun.stored.pool.fetchval(types)
+    assert "gets" not in (await begun.run(*ADD, *OTHER)).out
 
 
 async def test_a_terminal_shows_the_secret_once(begun: Begun) -> None:

@@ -84,9 +84,8 @@ class EndpointOptions:
     event_type: Annotated[
         list[str] | None,
         _Declared(
-            add="The event types that it gets: a type, 'a.*' or '*'. Repeatable.",
+            add="The event types that it gets: a type, 'a.*' or '*'. Repeatable. Without it: every type.",
             update="The event types that it gets, in place of all that it has. Repeatable.",
-            new=_REQUIRED,
         ),
     ] = None
     channel: Annotated[

@@ -1,7 +1,7 @@
 """`hookseal endpoint add | update`: the settings of an endpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +15,8 @@ from hookseal.ground.literals import Lead
 from hookseal.ground.wire import Algorithm
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.signing import generate_signing_secret
+
+_EVERY: Final = ("*",)
 
 
 @with_options
@@ -39,6 +41,8 @@ def add(
 ) -> None:
     """Add an endpoint with a signing secret, which is stored encrypted.
 
+    Without --event-type it gets every event of the tenant, also of types to come, and the command says so.
+
     On a terminal it prints the secret for the receiver. In a script use --secret-out FILE or --print-secret. Later
     `hookseal secret reveal` gives the secret again.
 
@@ -49,6 +53,7 @@ def add(
         secret = generate_signing_secret(options.algorithm or Algorithm.HMAC)
     else:
         secret = SecretMaterial(read_secret_text(secret_file).encode())
+    arguments.setdefault("event_types", _EVERY)
     # A new endpoint has no other headers that could stay.
     arguments["headers"] = arguments.pop("change_headers", None) or arguments.get("headers")
     with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(for_receiver(secret)) as text:
@@ -60,7 +65,7 @@ def add(
     emit(
         fields_of(added) | {"secret": secret_shown},
         as_json=as_json,
-        text=lambda: _added_text(added, secret_shown, secret_out),
+        text=lambda: _added_text(added, secret_shown, secret_out, chosen=bool(options.event_type)),
     )
 
 
@@ -115,7 +120,7 @@ def update(
     emit(updated, as_json=as_json, text=lambda: _updated_text(updated))
 
 
-def _added_text(added: AddedEndpoint, printed: str | None, file: Path | None) -> str:
+def _added_text(added: AddedEndpoint, printed: str | None, file: Path | None, *, chosen: bool) -> str:
     options = f"--tenant {added.tenant_id} --endpoint {added.endpoint_id}"
     advice = "Give the secret to the receiver."
     if added.public_key is not None:
@@ -133,7 +138,12 @@ def _added_text(added: AddedEndpoint, printed: str | None, file: Path | None) ->
             "The secret is printed only on a terminal. To get it, run\n"
             f"  hookseal secret reveal {options} --secret-out FILE"
         )
-    return f"endpoint  {added.endpoint_id}\nref       {added.secret_ref}\n{secret}\n{advice}"
+    every = (
+        f"gets      every event of {added.tenant_id}, also of types to come. To choose, run\n"
+        f"  hookseal endpoint update {options} --event-type 'invoice.*'\n"
+    )
+    gets = "" if chosen else every
+    return f"endpoint  {added.endpoint_id}\n{gets}ref       {added.secret_ref}\n{secret}\n{advice}"
 
 
 def _updated_text(updated: UpdatedEndpoint) -> str:
