@@ -131,6 +131,7 @@ def join_lines(commands: typer.Typer) -> None:
     commands.info.cls = _Group
     for command in commands.registered_commands:
         command.cls = _Command
+        command.callback = _with_endpoint(command.callback)
         command.help = _joined(command.callback)
         _name_values(command.callback)
     if commands.registered_callback is not None and inspect.getdoc(commands.registered_callback.callback):
@@ -138,6 +139,15 @@ def join_lines(commands: typer.Typer) -> None:
     for group in commands.registered_groups:
         if group.typer_instance is not None:
             join_lines(group.typer_instance)
+
+
+def _with_endpoint(callback: Callable[..., None] | None) -> Callable[..., None] | None:
+    """Return the command; if it has the option `--endpoint`, that takes a uid, too."""
+    if callback is None or "endpoint" not in inspect.signature(callback).parameters:
+        return callback
+    from hookseal.cli.context import with_endpoint  # noqa: PLC0415 -- a command without this option needs less
+
+    return with_endpoint(callback)
 
 
 def _name_values(callback: Callable[..., object] | None) -> None:

@@ -2,20 +2,25 @@
 
 import asyncio
 import getpass
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import wraps
 from types import FrameType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hookseal.admin.admin import Admin, for_command
 from hookseal.admin.results.base import Page
 from hookseal.cli.shared.printing import note, printable
 from hookseal.cli.shared.runtime import run, translated
+from hookseal.config.load import load
 from hookseal.config.settings import Part, Settings
-from hookseal.errors import HooksealError, NotFound
-from hookseal.ground.ids import EVERY_TENANT, RESERVED_TENANTS
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.errors import HooksealError, Malformed, NotFound
+from hookseal.ground.ids import EVERY_TENANT, RESERVED_TENANTS, owner_id
+from hookseal.ground.ids import endpoint_id as id_of
 
 if TYPE_CHECKING:
     from hookseal.secrets.core.keyring import KeyRing
@@ -42,6 +47,39 @@ def call(
             return await step(admin)
 
     return run(once(), loop_factory=loop_factory)
+
+
+def endpoint_id(tenant: str | None, text: str) -> str:
+    """Return the id of the endpoint that `--endpoint` names: an id stays as it is, and a uid is looked up.
+
+    What has the form of an id is one, as in the HTTP API. Raises `Malformed` if the text is neither, or if a uid has no
+    tenant, and `NotFound`.
+    """
+    with suppress(Malformed):
+        return id_of(text)
+    try:
+        uid = endpoint_rules.endpoint_uid(text)
+    except Malformed as error:
+        raise Malformed(
+            f"endpoint must be an id, a UUID in lower case, or a uid: {error}", field="endpoint_id"
+        ) from None
+    if tenant is None or tenant == EVERY_TENANT:
+        raise Malformed("a uid is of one tenant: name the tenant of the endpoint, too", field="tenant_id")
+    owner = owner_id(tenant)
+    settings = load(dict(os.environ), needs=READS)  # a copy, since the command reads its own, with keys, afterwards
+    return call(settings, lambda admin: admin.endpoints.find(tenant_id=owner, uid=uid)).endpoint_id
+
+
+def with_endpoint(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command, whose `--endpoint` may also be a uid of its `--tenant`."""
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        if values["endpoint"] is not None:
+            values["endpoint"] = endpoint_id(values["tenant"], values["endpoint"])
+        command(**values)
+
+    return called
 
 
 def listed(settings: Settings, step: Callable[[Admin], Awaitable[Page[T]]], *, tenant: str | None) -> Page[T]:

@@ -48,7 +48,9 @@ _Id: TypeAlias = Annotated[
 def list_(
     *,
     tenant: Annotated[str, typer.Option(help="Only deliveries of this tenant; '*' is every tenant.")] = EVERY_TENANT,
-    endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Only deliveries to this endpoint, by its id or, with --tenant, its uid.")
+    ] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
     state: Annotated[
         list[State] | None,
@@ -125,7 +127,7 @@ def show(
 def attempts(
     *,
     tenant: Annotated[str, typer.Option(help="The tenant.")],
-    endpoint: Annotated[str | None, typer.Option(help="Only attempts to this endpoint.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only attempts to this endpoint, by its id or its uid.")] = None,
     event_id: Annotated[str | None, typer.Option(help="Only attempts of this event.")] = None,
     event_type: Annotated[
         list[str] | None, typer.Option(help="Only events of this type. Give it again for several.")
@@ -224,7 +226,7 @@ def resend(
     *,
     tenant: Annotated[str, typer.Option(help="The tenant.")],
     event_id: Annotated[str, typer.Option(help="The event.")],
-    endpoint: Annotated[str, typer.Option(help="The endpoint.")],
+    endpoint: Annotated[str, typer.Option(help="The endpoint, by its id or its uid.")],
     as_json: Json = False,
 ) -> None:
     """Send an event to an endpoint again: `hookseal delivery replay` of its newest delivery there.

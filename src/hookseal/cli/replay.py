@@ -34,7 +34,9 @@ _COLUMNS: Final = Columns(
 def start_(
     *,
     tenant: Annotated[str, typer.Option(help="The tenant whose deliveries are replayed.")],
-    endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Only deliveries to this endpoint, by its id or its uid.")
+    ] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
     event_id: Annotated[str | None, typer.Option(help="Only this event.")] = None,
     state: Annotated[

@@ -59,7 +59,7 @@ def accept(
         Path, typer.Option(help="A file with an earlier output of `hookseal audit heads --json`; - is stdin.")
     ],
     tenant: Annotated[str | None, typer.Option(help="With --endpoint: the tenant of the endpoint.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Accept only this endpoint.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Accept only this endpoint, by its id or its uid.")] = None,
     as_json: Json = False,
 ) -> None:
     """After a restore, accept the current rows as valid, and release the deliveries that were held because of them.

@@ -97,7 +97,7 @@ def list_(
 def show(
     *,
     tenant: options.Tenant,
-    endpoint: Annotated[str | None, typer.Option(help="The id of the endpoint.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="The id of the endpoint, or its uid.")] = None,
     uid: Annotated[str | None, typer.Option(help="Your own id of the endpoint, in place of --endpoint.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -113,7 +113,9 @@ def show(
 def stats(
     *,
     tenant: Annotated[str, typer.Option(help="Only endpoints of this tenant; '*' is every tenant.")] = ids.EVERY_TENANT,
-    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint; with --tenant.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Only this endpoint, by its id or its uid; with --tenant.")
+    ] = None,
     state: Annotated[
         list[Trouble] | None,
         typer.Option(

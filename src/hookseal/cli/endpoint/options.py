@@ -30,7 +30,7 @@ _SETTINGS: Final = (
 _REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 Tenant = Annotated[str, typer.Option(help="The tenant of the endpoint.")]
-Endpoint = Annotated[str, typer.Option(help="The id of the endpoint.")]
+Endpoint = Annotated[str, typer.Option(help="The id of the endpoint, or its uid.")]
 
 
 class _Declared:
