@@ -47,6 +47,34 @@ async def test_upgrade_may_be_repeated(empty_database_url: str) -> None:
     assert {"revision": revision.EXPECTED, "expected": revision.EXPECTED} | fits | compared == after.json
 
 
+@pytest.mark.req("OPS-10")
+async def test_roles_names_what_is_above_or_missing(database_url: str) -> None:
+    """`roles` prints the smallest sets, with no database; `--strict` exits 1 and names each right above or missing."""
+    printed = await hookseal("db", "roles", DATABASE_URL=f"postgresql://nobody@127.0.0.1:{closed_port()}/x")
+    assert (0, "") == (printed.code, printed.err)
+    assert "hookseal_worker, to remove (worker)\n  EXECUTE on function hookseal.remove_deliveries(" in printed.out
+    sound = await hookseal("db", "roles", "--strict", DATABASE_URL=database_url)
+    assert (0, "each role has the smallest set\n") == (sound.code, sound.out)
+
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "GRANT UPDATE (url) ON hookseal.endpoints TO hookseal_worker;"
+        "REVOKE EXECUTE ON FUNCTION hookseal.remove_tokens() FROM hookseal_worker"
+    )
+    await connection.close()
+    strict = await hookseal("db", "roles", "--strict", DATABASE_URL=database_url)
+    assert 1 == strict.code
+    assert (
+        "above    hookseal_worker: UPDATE (url) on table hookseal.endpoints\n"
+        "missing  hookseal_worker: EXECUTE on function hookseal.remove_tokens(), for: remove\n"
+    ) == strict.out
+    as_json = await hookseal("db", "roles", "--strict", "--json", DATABASE_URL=database_url)
+    above = {"role": "hookseal_worker", "object": "table hookseal.endpoints", "privilege": "UPDATE"}
+    assert (1, [above | {"columns": ["url"], "step": None}]) == (as_json.code, as_json.json["above"])
+    assert ["remove"] == [each["step"] for each in as_json.json["missing"]]
+    assert "worker" == as_json.json["processes"]["hookseal_worker"]
+
+
 @pytest.mark.req("OPS-09", part="compared")
 async def test_what_differs_is_named(database_url: str) -> None:
     """`status` and `upgrade` exit 1 and name what is missing; a further index is named, and both exit 0."""

@@ -28,6 +28,7 @@ from hookseal.worker.doctor import (
 from hookseal.worker.resources import CONNECTIONS
 from tests.cli.installation import Begun
 from tests.cli.listeners import closed_port
+from tests.doubles.logins import login
 from tests.doubles.pgbouncer import pgbouncer
 from tests.faults.outages import WallClock, library
 from tools.bench.scaling import OF_A_PROCESS
@@ -130,6 +131,20 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
         (NEWER + ", runs_from = '9998'", "schema", "wrong", f"up to {EXPECTED}", ""),
         ("GRANT CREATE ON SCHEMA hookseal TO PUBLIC", "roles", "wrong", "REVOKE CREATE ON SCHEMA hookseal", ""),
         (
+            "REVOKE EXECUTE ON FUNCTION hookseal.remove_tokens() FROM hookseal_worker",
+            "rights",
+            "risk",
+            "hookseal_worker: EXECUTE on function hookseal.remove_tokens() is missing, to remove",
+            "hookseal db roles",
+        ),
+        (
+            "GRANT DELETE ON hookseal.events TO hookseal_api",
+            "rights",
+            "wrong",
+            "hookseal_api: DELETE on table hookseal.events is above what its process needs",
+            "hookseal db roles",
+        ),
+        (
             FLIPPED,
             "keys",
             "wrong",
@@ -183,6 +198,23 @@ async def test_a_fault_of_postgresql_is_found(
     assert {check} <= bad.keys()
     assert (verdict, True, True) == (bad[check]["verdict"], found in bad[check]["found"], fix in bad[check]["fix"])
     assert code == (1 if verdict == "wrong" else 0)
+
+
+@pytest.mark.req("OPS-10")
+async def test_what_a_login_has_above_a_worker_is_named(begun: Begun, begun_pool: Pool) -> None:
+    """A login with the role of workers alone has nothing above it; one that may also publish, or do everything, has."""
+    url = begun.settings["DATABASE_URL"]
+    async with login(begun_pool, url, "hookseal_worker") as (_, narrow):
+        _, bad = await findings(begun, DATABASE_URL=narrow)
+    assert "rights" not in bad
+    async with login(begun_pool, url, "hookseal_worker", "hookseal_producer") as (name, wide):
+        _, bad = await findings(begun, DATABASE_URL=wide)
+    assert ("risk", True) == (
+        bad["rights"]["verdict"],
+        f"{name}: EXECUTE on function hookseal.publish_many(text, json[], boolean) is above" in bad["rights"]["found"],
+    )
+    _, bad = await findings(begun, HOOKSEAL_ENV="production")
+    assert "owns the schema or is a superuser" in bad["rights"]["found"]
 
 
 async def test_a_worker_that_drains_in_time_is_no_finding(begun: Begun, begun_pool: Pool) -> None:

@@ -132,6 +132,7 @@ TABLE: Final = (
     Row(words="restore check", works_for=ALL_THREE),
     _writes("restore accept --head {heads}"),
     Row(words="db status", works_for=READS | {"producer"}),
+    Row(words="db roles --strict", works_for=READS | {"producer"}),
     Row(words="db upgrade", works_for=frozenset()),
     Row(words="doctor", works_for=ALL_THREE, refused={"readonly": 1, "producer": 1, "publisher": 1}),
     Row(words="worker", works_for=frozenset({"worker"})),

@@ -66,6 +66,19 @@ CHANGES = {
         ["rights of hookseal_worker to table hookseal.endpoints differs"],
     "REVOKE SELECT ON hookseal.events FROM hookseal_worker":
         ["rights of hookseal_worker to table hookseal.events is missing"],
+    # What no delivery needs may be taken from a role. A right that is added, or may be handed on, is never accepted.
+    "REVOKE UPDATE (url) ON hookseal.endpoints FROM hookseal_api":
+        ["+rights of hookseal_api to table hookseal.endpoints differs"],
+    "REVOKE EXECUTE ON FUNCTION hookseal.remove_events(integer, timestamptz) FROM hookseal_worker":
+        ["+rights of hookseal_worker to function hookseal.remove_events(integer, timestamp with time zone) is missing"],
+    "REVOKE UPDATE (mac) ON hookseal.endpoints FROM hookseal_worker;"
+    "GRANT UPDATE (url) ON hookseal.endpoints TO hookseal_worker":
+        ["rights of hookseal_worker to table hookseal.endpoints differs"],
+    "REVOKE UPDATE (manual_attempts) ON hookseal.deliveries FROM hookseal_worker;"
+    "GRANT UPDATE (state) ON hookseal.deliveries TO hookseal_worker WITH GRANT OPTION":
+        ["rights of hookseal_worker to table hookseal.deliveries differs"],
+    "REVOKE UPDATE (state) ON hookseal.deliveries FROM hookseal_worker":
+        ["rights of hookseal_worker to table hookseal.deliveries differs"],
     "GRANT SELECT ON hookseal.events TO PUBLIC": ["rights of PUBLIC to table hookseal.events is unknown"],
     "GRANT SELECT ON hookseal.events TO pg_monitor":
         ["+rights of another role, pg_monitor, to table hookseal.events is unknown"],

@@ -10,13 +10,12 @@ from hookseal.dispatcher.store import endpoint_queries
 from hookseal.embedded.server import Server
 from hookseal.errors import Busy, Refused
 from hookseal.postgres.pool import Pool
-from hookseal.postgres.schema import plaintext
+from hookseal.postgres.schema import plaintext, rights
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.upgrade import upgrade
 from tests import rows
 from tests.doubles.legacy import legacy
 from tests.doubles.stored import begin
-from tests.schema.test_rights import _PARTS, PARTS, ROLES
 from tests.schema.test_upgrade import made
 
 pytestmark = pytest.mark.req("SEC-12")
@@ -116,11 +115,8 @@ async def test_the_index_stays_after_the_removal(pool: Pool, database_url: str) 
 async def test_other_columns_keep_their_rights(pool: Pool, database_url: str) -> None:
     await pool.execute(FORBID)
     await upgrade(database_url)
-    found = await pool.fetch(_PARTS, list(ROLES))
 
-    assert {right: set(names.split()) - {"secret"} for right, names in PARTS.items()} == {
-        (row["role"], row["word"], row["name"]): set(row["columns"]) for row in found
-    }
+    assert rights.Comparison(above=(), missing=()) == await rights.compare(pool)
 
 
 async def test_concurrent_upgrades_remove_the_column_once(pool: Pool, database_url: str) -> None:

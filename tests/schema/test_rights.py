@@ -1,6 +1,5 @@
 """What each role may do, and what the guards refuse."""
 
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,193 +9,16 @@ import pytest
 
 from hookseal.ground.ids import EndpointId
 from hookseal.postgres.pool import Pool
+from hookseal.postgres.schema import rights
+from hookseal.postgres.schema.roles import ROLES
 from tests import rows
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation
+from tests.worker.leak_places import dump
 
 pytestmark = pytest.mark.req("OPS-10")
 
 
-ROLES = (
-    "hookseal_producer",
-    "hookseal_publisher",
-    "hookseal_readonly",
-    "hookseal_worker",
-    "hookseal_operator",
-    "hookseal_api",
-    "hookseal_reveal",
-)
-# S: select, I: insert, U: update, D: delete, each for all columns. Rights to single columns are in PARTS.
-_STATISTICS = {"endpoint_stats": "S", "endpoint_states": "S", "endpoint_backlog": "S"}
-WHOLE = {
-    "hookseal_producer": {"alembic_version": "S"},
-    "hookseal_publisher": {
-        "audience": "S", "events": "I", "operator_notices": "DIS", "producers": "S", "subscriptions": "S",
-    },
-    "hookseal_readonly": {
-        "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        **_STATISTICS, "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "event_types": "S",
-        "held_endpoints": "S", "lanes": "S", "lines": "S", "operator_notices": "S",
-        "producers": "S", "refused_outcomes": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S",
-        "tenants": "S",
-        "workers": "S",
-    },
-    "hookseal_worker": {
-        "alembic_version": "S", "attempt_counts": "DIS", "attempts": "IS", "audience": "S", "audit_heads": "IS",
-        "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "events": "S",
-        "held_endpoints": "DISU", "key_lock": "D", "lanes": "DISU", "lines": "S",
-        "operator_notices": "S", "refused_outcomes": "DIS", "replays": "S", "secret_keys": "S",
-        "secret_leftovers": "DIS", "secret_records": "IS",
-        "secret_rotations": "IS", "workers": "DISU",
-    },
-    "hookseal_operator": {
-        "alembic_version": "S", "api_tokens": "S", "attempts": "S", "audience": "S", "audit_heads": "IS",
-        "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "DS",
-        "event_types": "S",
-        "held_endpoints": "DS", "idempotency_keys": "S", "key_lock": "D", "lanes": "DS", "lines": "S",
-        "operator_notices": "S", "producers": "DIS", "refused_outcomes": "S", "replays": "S",
-        "rotation_canaries": "DIS", "secret_keys": "IS",
-        "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "tenants": "S",
-        "workers": "S",
-    },
-    "hookseal_api": {
-        "alembic_version": "S", "api_tokens": "S", "attempts": "S", "audience": "S", "audit_heads": "IS",
-        "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "D",
-        "event_types": "S",
-        "held_endpoints": "DS", "idempotency_keys": "S", "key_lock": "D", "lanes": "DS", "lines": "S",
-        "operator_notices": "S", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "S",
-        "secret_leftovers": "DI", "secret_rotations": "IS", "tenants": "S",
-        "workers": "S",
-    },
-    "hookseal_reveal": {},
-}  # fmt: skip
-_DECIDED = (
-    "uid name description metadata channels event_types timeout_ms max_attempts backoff_base_seconds"
-    " backoff_cap_seconds retry_schedule concurrency rate on_dead_letter rotate_every_days"
-)
-_ROTATED = (
-    "secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm secret_provider"
-    " secret_updated_at generation mac mac_key_id"
-)
-_POINTER = f"url scheme algorithm lead headers_ref tls_ref {_ROTATED}"
-_KEY_LIFE = "state promoted_at drained_at compromised_at retired_at destroyed_at"
-_STATE = "enabled disabled_reason disabled_at"
-_LAST = "last_disabled_reason last_disabled_at"
-_FAILURES = "first_failure_at last_failure_at"
-_EVENT = "tenant_id id event_type occurred_at correlation_id traceparent channels tracestate"
-_ENDPOINT = (
-    f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
-    " has_plaintext created_at updated_at shares_url url_since"
-)
-_RECORD = "tenant_id name version ref endpoint_id provider purpose scheme key_id wrapped_by state created_at changed_at"
-_TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on portal user_name session_id"
-_NEW_TOKEN = "tenant_id id name digest scopes expires_at portal user_name session_id refresh_url code_digest made_of"
-_END_OF_TOKEN = "expires_at revoked_at last_used_on code_spent_at"
-PARTS = {
-    ("hookseal_operator", "INSERT", "api_tokens"): _NEW_TOKEN,
-    ("hookseal_operator", "UPDATE", "api_tokens"): _END_OF_TOKEN,
-    ("hookseal_operator", "INSERT", "idempotency_keys"): "tenant_id actor key_digest call fingerprint",
-    ("hookseal_operator", "UPDATE", "idempotency_keys"): "status result_id",
-    ("hookseal_operator", "INSERT", "event_types"): "name description schemas deprecated archived",
-    ("hookseal_operator", "UPDATE", "event_types"): "description schemas deprecated archived updated_at",
-    ("hookseal_operator", "INSERT", "tenants"): "tenant_id uid name metadata",
-    ("hookseal_operator", "UPDATE", "tenants"): "uid name metadata created_at updated_at deleted_at",
-    ("hookseal_readonly", "SELECT", "api_tokens"): _TOKEN,
-    ("hookseal_publisher", "SELECT", "control"): "name until",
-    ("hookseal_publisher", "SELECT", "deliveries"):
-        "tenant_id id endpoint_id event_id waiting_for state next_attempt_at position",
-    ("hookseal_publisher", "SELECT", "delivery_links"): "tenant_id id event_id replay_of",
-    ("hookseal_publisher", "INSERT", "deliveries"):
-        "tenant_id id endpoint_id event_id rung_at waiting_for held_at last_error position manual_attempts",
-    ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint occurred_at",
-    ("hookseal_publisher", "SELECT", "tenants"): "tenant_id deleted_at",
-    ("hookseal_publisher", "UPDATE", "operator_notices"): "last_at suppressed",
-    ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
-    ("hookseal_readonly", "SELECT", "events"): _EVENT,
-    ("hookseal_readonly", "SELECT", "secret_keys"): f"key_id created_at {_KEY_LIFE}",
-    ("hookseal_readonly", "SELECT", "secret_leftovers"): "tenant_id name version provider why since",
-    ("hookseal_readonly", "SELECT", "secret_records"): _RECORD,
-    ("hookseal_worker", "UPDATE", "control"): "holder token until",
-    ("hookseal_worker", "UPDATE", "deliveries"):
-        "state attempts budget_spent next_attempt_at rung_at waiting_for held_at last_error lease_owner lease_token"
-        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position finished_at"
-        " manual_attempts",
-    ("hookseal_worker", "UPDATE", "attempt_counts"): "delivered durations",
-    ("hookseal_worker", "UPDATE", "refused_outcomes"): "tried_at reason",
-    ("hookseal_worker", "UPDATE", "replays"): "state paid_until cursor replayed disabled deleted moved_at ended_at",
-    ("hookseal_operator", "INSERT", "replays"):
-        "tenant_id id endpoint_id event_type event_id states since until end_id rate cursor matched",
-    ("hookseal_operator", "UPDATE", "replays"): "state ended_at",
-    ("hookseal_worker", "SELECT", "endpoints"): _ENDPOINT,
-    ("hookseal_worker", "UPDATE", "endpoints"): f"{_ROTATED} {_STATE} {_FAILURES}",
-    ("hookseal_worker", "UPDATE", "audit_heads"): "sequence mac",
-    ("hookseal_worker", "UPDATE", "secret_leftovers"): "why since provider share",
-    ("hookseal_worker", "UPDATE", "secret_records"): "state sealed share changed_at",
-    ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
-    ("hookseal_operator", "UPDATE", "control"): "epoch",
-    ("hookseal_operator", "INSERT", "deliveries"): (
-        "tenant_id id endpoint_id event_id replay_of waiting_for held_at last_error position manual_attempts"
-    ),
-    ("hookseal_operator", "UPDATE", "deliveries"):
-        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position manual_attempts",
-    ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
-    ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
-    ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url ordered shares_url {_DECIDED}",
-    ("hookseal_operator", "UPDATE", "endpoints"):
-        f"{_DECIDED} {_POINTER} {_STATE} {_LAST} header_names tls_shown secret shares_url",
-    ("hookseal_operator", "SELECT", "events"): f"{_EVENT} body",
-    ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
-    ("hookseal_operator", "UPDATE", "secret_leftovers"): "why since provider share",
-    ("hookseal_operator", "UPDATE", "secret_records"): "state sealed share provider wrapped_by changed_at",
-    ("hookseal_api", "INSERT", "api_tokens"): _NEW_TOKEN,
-    ("hookseal_api", "UPDATE", "api_tokens"): _END_OF_TOKEN,
-    ("hookseal_api", "INSERT", "idempotency_keys"): "tenant_id actor key_digest call fingerprint",
-    ("hookseal_api", "UPDATE", "idempotency_keys"): "status result_id",
-    ("hookseal_api", "INSERT", "event_types"): "name description schemas deprecated archived",
-    ("hookseal_api", "UPDATE", "event_types"): "description schemas deprecated archived updated_at",
-    ("hookseal_api", "INSERT", "tenants"): "tenant_id uid name metadata",
-    ("hookseal_api", "UPDATE", "tenants"): "uid name metadata created_at updated_at deleted_at",
-    ("hookseal_api", "INSERT", "replays"):
-        "tenant_id id endpoint_id event_type event_id states since until end_id rate cursor matched",
-    ("hookseal_api", "UPDATE", "replays"): "state ended_at",
-    ("hookseal_api", "UPDATE", "audit_heads"): "sequence mac",
-    ("hookseal_api", "INSERT", "deliveries"):
-        "tenant_id id endpoint_id event_id replay_of waiting_for held_at last_error position manual_attempts",
-    ("hookseal_api", "UPDATE", "deliveries"):
-        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position manual_attempts",
-    ("hookseal_api", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
-    ("hookseal_api", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
-    ("hookseal_api", "SELECT", "endpoints"): _ENDPOINT,
-    ("hookseal_api", "INSERT", "endpoints"): f"tenant_id id url ordered shares_url {_DECIDED}",
-    ("hookseal_api", "UPDATE", "endpoints"):
-        f"{_DECIDED} {_POINTER} {_STATE} {_LAST} header_names tls_shown shares_url",
-    ("hookseal_api", "SELECT", "events"): f"{_EVENT} body",
-    ("hookseal_api", "SELECT", "secret_leftovers"): "tenant_id name version provider why since",
-    ("hookseal_api", "UPDATE", "secret_leftovers"): "why since provider share",
-    ("hookseal_api", "SELECT", "secret_records"): _RECORD,
-    ("hookseal_api", "INSERT", "secret_records"):
-        "tenant_id name version provider purpose scheme sealed wrapped_by share",
-    ("hookseal_api", "UPDATE", "secret_records"): "state changed_at",
-    ("hookseal_reveal", "SELECT", "secret_records"): "sealed share",
-}  # fmt: skip
-_RIGHTS = """
-SELECT r.rolname AS role, c.relname AS name, p.letter
-FROM pg_roles AS r, pg_class AS c,
-     (VALUES ('SELECT', 'S'), ('INSERT', 'I'), ('UPDATE', 'U'), ('DELETE', 'D')) AS p (word, letter)
-WHERE r.rolname = ANY ($1) AND c.relnamespace = 'hookseal'::regnamespace AND c.relkind IN ('r', 'v')
-  AND has_table_privilege(r.oid, c.oid, p.word)
-"""
-_PARTS = """
-SELECT r.rolname AS role, p.word, c.relname AS name, array_agg(a.attname::text) AS columns
-FROM pg_roles AS r, pg_class AS c, pg_attribute AS a, (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS p (word)
-WHERE r.rolname = ANY ($1) AND c.relnamespace = 'hookseal'::regnamespace AND c.relkind IN ('r', 'v')
-  AND a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-  AND has_column_privilege(r.oid, c.oid, a.attnum, p.word) AND NOT has_table_privilege(r.oid, c.oid, p.word)
-GROUP BY 1, 2, 3
-"""
 _SECRET = [
     *("endpoints.secret", "secret_records.sealed", "secret_records.share", "secret_leftovers.share"),
     *("secret_keys.check_value", "events.body"),
@@ -265,24 +87,66 @@ UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() - $1::i
 """
 
 
+# What somebody changes, what each role then has above the smallest set, and what it lacks.
+CHANGED = {
+    "GRANT UPDATE (url, name) ON hookseal.endpoints TO hookseal_worker":
+        (["hookseal_worker: UPDATE (name, url) on table hookseal.endpoints"], []),
+    "GRANT TRUNCATE ON hookseal.events TO hookseal_readonly":
+        (["hookseal_readonly: TRUNCATE on table hookseal.events"], []),
+    "GRANT DELETE ON hookseal.events TO PUBLIC": (["public: DELETE on table hookseal.events"], []),
+    "GRANT SELECT ON hookseal.producers TO hookseal_api WITH GRANT OPTION": ([
+        "hookseal_api: SELECT (granted_at, role, role_name, tenant_id) on table hookseal.producers",
+        "hookseal_api: SELECT WITH GRANT OPTION (granted_at, role, role_name, tenant_id) on table hookseal.producers",
+    ], []),
+    "GRANT CREATE ON SCHEMA hookseal TO hookseal_producer": ([
+        "hookseal_operator: CREATE on schema hookseal",  # it may grant that role, and is a member
+        "hookseal_producer: CREATE on schema hookseal",
+    ], []),
+    # by membership
+    "GRANT hookseal_reveal TO hookseal_producer":
+        (["hookseal_producer: SELECT (sealed, share) on table hookseal.secret_records"], []),
+    "REVOKE UPDATE (url, mac) ON hookseal.endpoints FROM hookseal_api":
+        ([], ["hookseal_api: UPDATE (mac, url) on table hookseal.endpoints"]),
+    "REVOKE ALL ON FUNCTION hookseal.remove_tokens() FROM hookseal_worker":
+        ([], ["hookseal_worker: EXECUTE on function hookseal.remove_tokens()"]),
+    "REVOKE SELECT ON hookseal.lines FROM hookseal_backup": (
+        [], ["hookseal_backup: SELECT (endpoint_id, last_position, tenant_id) on table hookseal.lines"]
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.req("API-09", part="role")
-async def test_each_role_has_its_table_rights(pool: Pool) -> None:
-    found: dict[str, dict[str, str]] = {role: defaultdict(str) for role in ROLES}
-    for row in await pool.fetch(_RIGHTS, list(ROLES)):
-        found[row["role"]][row["name"]] += row["letter"]
-
-    assert WHOLE == {
-        role: {name: "".join(sorted(letters)) for name, letters in tables.items()} for role, tables in found.items()
-    }
+async def test_each_role_has_the_rights_that_its_process_needs(pool: Pool) -> None:
+    """The catalog has, for each role, what the one table declares: nothing above it, nothing missing."""
+    assert set(rights.processes()) == {*ROLES, rights.EVERYBODY}
+    assert rights.Comparison(above=(), missing=()) == await rights.compare(pool)
 
 
 @pytest.mark.req("API-09", part="role")
-async def test_each_role_has_its_column_rights(pool: Pool) -> None:
-    found = await pool.fetch(_PARTS, list(ROLES))
+async def test_each_right_above_or_missing_is_named(pool: Pool) -> None:
+    found = {}
+    async with pool.acquire() as connection:
+        for change in CHANGED:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute(change)
+            compared = await rights.compare(connection)
+            await transaction.rollback()
+            found[change] = [str(each) for each in compared.above], [str(each) for each in compared.missing]
 
-    assert {right: set(columns.split()) for right, columns in PARTS.items()} == {
-        (row["role"], row["word"], row["name"]): set(row["columns"]) for row in found
-    }
+    assert CHANGED == found
+
+
+@pytest.mark.req("API-09", part="role")
+async def test_what_a_role_writes_is_granted_by_column(pool: Pool) -> None:
+    """No role may insert or update whole tables, so that a new column is written by nobody until a process needs it."""
+    whole = """
+        SELECT r.rolname, c.relname, a.privilege_type
+        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE c.relnamespace = 'hookseal'::regnamespace AND a.privilege_type IN ('INSERT', 'UPDATE', 'TRUNCATE')
+          AND r.rolname = ANY ($1)
+    """
+    assert [] == await pool.fetch(whole, list(ROLES))
 
 
 @pytest.mark.parametrize(
@@ -294,12 +158,22 @@ async def test_each_role_has_its_column_rights(pool: Pool) -> None:
         ("hookseal_worker", [*_HALVES, "secret_keys.check_value", "events.body"]),
         ("hookseal_api", ["secret_keys.check_value", "events.body"]),
         ("hookseal_reveal", ["secret_records.sealed", "secret_records.share"]),
+        ("hookseal_backup", _SECRET),
         ("hookseal_operator", ["endpoints.secret", *_HALVES, "secret_keys.check_value", "events.body"]),
     ],
 )
 async def test_secrets_are_readable_by_few_roles(pool: Pool, role: str, reads: list[str]) -> None:
-    """Only the operator reads plaintext secrets. Sealed ones are for workers, operators and the role that reveals."""
+    """Operators and backups read plaintext secrets. Sealed ones are for workers and the role that reveals, too."""
     assert reads == [column for column in _SECRET if await pool.fetchval(_READS, role, column)]
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_backup_needs_no_other_role(installation: Installation, database_url: str) -> None:
+    """`pg_dump` with the login of a backup writes the sealed secrets, too."""
+    await installation.endpoint()
+    sealed = await installation.pool.fetchval("SELECT encode(min(sealed), 'hex') FROM hookseal.secret_records")
+    async with login(installation.pool, database_url, "hookseal_backup") as (_, url):
+        assert sealed.encode() in await dump(url, "--schema=hookseal")
 
 
 async def test_publishing_functions_have_their_callers(pool: Pool) -> None:

@@ -46,12 +46,12 @@ async def tables(pool: Pool) -> dict[str, bytes]:
     return found
 
 
-async def dump(url: str) -> bytes:
-    """Return the whole database as `pg_dump` writes it."""
+async def dump(url: str, *options: str) -> bytes:
+    """Return the whole database as `pg_dump` writes it, or a part of it with these options."""
     parts = urlsplit(url)
     process = await asyncio.create_subprocess_exec(
         *(str(postgres_tree() / "bin" / "pg_dump"), "-h", str(parts.hostname), "-p", str(parts.port)),
-        *("-U", str(parts.username), "--inserts", parts.path.removeprefix("/")),
+        *("-U", str(parts.username), "--inserts", *options, parts.path.removeprefix("/")),
         env={**os.environ, "PGPASSWORD": str(parts.password)},
         stdout=asyncio.subprocess.PIPE,
     )

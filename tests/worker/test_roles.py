@@ -13,6 +13,7 @@ from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.pool import Pool
+from hookseal.postgres.schema import rights
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import Ended, hookseal
 from tests.dispatcher.test_history import MANY
@@ -175,6 +176,28 @@ async def _is_gone(world: World, event: str) -> bool:
 
 
 HIJACKED_LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly"}
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_worker_delivers_with_what_only_deliveries_need(roles: World, receiver: Receiver) -> None:
+    """An operator may take from the role what other steps need: a worker starts, delivers and is ready.
+
+    Without a right that deliveries need it does not start, and says which.
+    """
+    for each in rights.declared():
+        if each.role == "hookseal_worker" and not each.stops_start:
+            columns = f" ({', '.join(each.columns)})" if each.columns else ""
+            on = each.object.removeprefix("view ")
+            await roles.pool.execute(f"REVOKE {each.privilege}{columns} ON {on} FROM hookseal_worker")
+    await roles.endpoint(f"{receiver.base_url}/hook")
+    async with roles.worker(DATABASE_URL=url(roles, "runs")) as worker:
+        await roles.deliver()
+        await worker.answers("/readyz", 200)
+
+    await roles.pool.execute("REVOKE UPDATE (state) ON hookseal.deliveries FROM hookseal_worker")
+    refused = await run(roles, "runs", "worker")
+    assert 78 == refused.code
+    assert "rights of hookseal_worker to table hookseal.deliveries differs" in refused.out
 
 
 @pytest.fixture

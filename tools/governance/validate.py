@@ -44,7 +44,7 @@ from tools.governance.report import Mark, Outcome, Report
 from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
 from tools.mutants import record as mutation
-from tools.pages import calls, commands, faults, providers, python
+from tools.pages import calls, commands, faults, providers, python, rights
 from tools.pages.dashboard import dashboard
 from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
@@ -82,6 +82,7 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     commands.PAGE: commands.commands_page,
     python.PAGE: python.python_page,
     "docs/settings.md": settings_page,
+    rights.PAGE: rights.tables_page,
 }
 # The runs write them, too; here they are written from the records, so that an edited page is found.
 FROM_RECORDS: Final[Mapping[str, Callable[[], str]]] = {

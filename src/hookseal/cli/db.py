@@ -1,8 +1,10 @@
 """`hookseal db`: the schema of the database."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Final
+from itertools import groupby
+from typing import Annotated, Final
 
 import typer
 
@@ -11,7 +13,7 @@ from hookseal.cli.shared.printing import printable
 from hookseal.cli.shared.runtime import Connection, connect, run, start
 from hookseal.config.settings import Database, Part
 from hookseal.errors import ConfigError, Unavailable, with_advice
-from hookseal.postgres.schema import fingerprint, plaintext, revision
+from hookseal.postgres.schema import fingerprint, plaintext, revision, rights
 from hookseal.postgres.schema.fingerprint import Comparison, Difference, explanation
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 
@@ -89,6 +91,57 @@ def status(*, as_json: Json = False) -> None:
         + schema.text,
     )
     raise typer.Exit(0 if up_to_date else 1)
+
+
+@app.command()
+def roles(
+    *,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Compare the roles of the database: exit 1 unless they have exactly these.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the smallest set of rights for each process, by its role and the step that needs them.
+
+    With `--strict` it names each right of the database that is above the set or missing, also one that a role has as a
+    member of another or as one of PUBLIC. A worker starts without what no delivery needs, but that step fails then; it
+    does not start with a right above the set that was granted to a role of hookseal.
+
+    Example: hookseal db roles --strict
+    """
+    compared = run(_roles(start(_NEEDS).database)) if strict else None
+    needed = {"processes": rights.processes(), "rights": [_fields(each) for each in rights.declared()]}
+    if compared is None:
+        emit({**needed, "above": None, "missing": None}, as_json=as_json, text="\n".join(_lines()))
+        return
+    above, missing = compared.above, compared.missing
+    lines = [f"above    {printable(str(each))}" for each in above]
+    lines += [f"missing  {printable(str(each))}, for: {each.step}" for each in missing]
+    emit(
+        {**needed, "above": [_fields(each) for each in above], "missing": [_fields(each) for each in missing]},
+        as_json=as_json,
+        text="\n".join(lines) or "each role has the smallest set",
+    )
+    raise typer.Exit(1 if lines else 0)
+
+
+def _fields(right: rights.Right) -> dict[str, object]:
+    return {**asdict(right), "columns": list(right.columns)}
+
+
+def _lines() -> Iterator[str]:
+    """Yield the smallest sets for people."""
+    for (role, step), of_step in groupby(rights.declared(), lambda each: (each.role, each.step)):
+        yield f"{role}, to {step} ({rights.processes()[role]})"
+        for each in of_step:
+            columns = f" ({', '.join(each.columns)})" if each.columns else ""
+            yield f"  {each.privilege}{columns} on {each.object}"
+
+
+async def _roles(database: Database) -> rights.Comparison:
+    async with connect(database) as connection:
+        await revision.require(connection)
+        return await rights.compare(connection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ _COMMANDS: Final = {
         *("delivery show", "endpoint list", "endpoint show", "endpoint public-key", "key status", "key versions"),
         *("producer list", "restore check", "secret versions", "delivery why", "endpoint stats", "event list"),
         *("find", "listen", "replay list", "replay status", "status", "tenant list", "top", "doctor"),
-        *("delivery attempts", "event-type list", "token list", "up env"),
+        *("delivery attempts", "event-type list", "token list", "up env", "db roles"),
     ),
     CONTINUES: (
         *("db upgrade", "import-endpoints", "key compromise", "key rewrap", "migrate-secrets", "restore accept"),

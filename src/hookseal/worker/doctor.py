@@ -26,7 +26,7 @@ from hookseal.operations.unlocking import outside, unlock_for_changes
 from hookseal.postgres import opening
 from hookseal.postgres.connect import has_session_of_its_own
 from hookseal.postgres.pool import ANSWER_SECONDS, Pool, connected
-from hookseal.postgres.schema import fingerprint, revision, roles
+from hookseal.postgres.schema import fingerprint, revision, rights, roles
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import for_operator
 from hookseal.queue.bell import Bell, bell
@@ -133,6 +133,7 @@ def _checks(settings: Settings, pool: Pool) -> Iterator[tuple[str, str, Callable
     yield "schema", f"the schema is at revision {revision.EXPECTED}", partial(_admitted, pool)
     yield "fingerprint", "the schema is as this version makes it", partial(_compared, pool)
     yield "roles", "no other role may add what hookseal would run", partial(roles.refuse, pool)
+    yield "rights", "each role has what its process needs, and no more", partial(_rights, settings, pool)
     yield "keys", "the master keys fit, and open what they sealed", partial(_unlocked, settings, pool)
     yield "secrets", "no secret is refused", partial(_require_secrets, pool)
     yield "plaintext", "no secret of an older system is left", partial(_require_migrated, pool)
@@ -185,6 +186,26 @@ async def _compared(pool: Pool) -> Finding | None:
             raise ConfigError(problem)
         return None
     return Finding(check="fingerprint", verdict=Verdict.UNKNOWN, found=found, fix=fix)
+
+
+async def _rights(settings: Settings, pool: Pool) -> Finding | None:
+    """Name what a role of ours has above its set or lacks, and what this login has above the set of a worker."""
+    if await revision.current(pool) != revision.EXPECTED:
+        return None  # the check of the schema says what to do
+    compared = await rights.compare(pool)
+    login, above = await rights.above_of_login(pool, ["hookseal_worker"])
+    missing = compared.missing
+    found = [f"{each} is above what its process needs" for each in (*compared.above, *(above or ()))]
+    found += [f"{each} is missing, to {each.step}" for each in missing]
+    fix = "`hookseal db roles` prints what each process needs: have the owner of the schema revoke or grant the rest"
+    if above is None and settings.environment is Environment.PRODUCTION:
+        found.append(f"the login {login} owns the schema or is a superuser, so it may do everything")
+        fix = "let workers log in as a role that is a member of hookseal_worker, and of nothing else"
+    if not found:
+        return None
+    is_wrong = bool(compared.above) or any(each.stops_start for each in missing)
+    verdict = Verdict.WRONG if is_wrong else Verdict.RISK
+    return Finding(check="rights", verdict=verdict, found="; ".join(found), fix=fix)
 
 
 async def _unlocked(settings: Settings, pool: Pool) -> None:

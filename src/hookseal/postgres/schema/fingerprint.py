@@ -2,13 +2,13 @@
 
 `fingerprints.json` has, for each revision, a digest of every object: written by `make docs`, never by hand. The column
 of plaintext secrets may be there, be forbidden or be gone (`plaintext.py`): for the last two states it has only what
-is different then.
+is different then. A role of ours may have less than `rights.toml` says, unless a worker cannot deliver then.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,7 +17,7 @@ from typing import Final
 from hookseal.errors import ConfigError
 from hookseal.ground.ids import plural
 from hookseal.postgres.pool import Connection, Executor, connected
-from hookseal.postgres.schema import plaintext, revision
+from hookseal.postgres.schema import plaintext, revision, rights
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.roles import ROLES
 from hookseal.postgres.statements import Statements
@@ -91,13 +91,14 @@ async def compare(source: Executor) -> Comparison | None:
         column = await plaintext.state(connection) or PlaintextColumn.THERE  # without its table, the table is missing
         is_of_this_line = await revision.is_of_this_line(connection)
         objects = await read(connection)
+        narrowed = await _narrowed(connection) if at == revision.EXPECTED else frozenset[str]()
     expected = _expected().get(at, {}).get(column)
     return Comparison(
         revision=at,
         found=digest(objects),
         expected=None if expected is None else digest(expected),
         is_of_this_line=is_of_this_line,
-        differences=() if expected is None else find_differences(expected, objects),
+        differences=() if expected is None else find_differences(expected, objects, narrowed),
     )
 
 
@@ -132,29 +133,43 @@ def explanation(comparison: Comparison) -> str | None:
     )
 
 
-def find_differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[Difference, ...]:
+async def _narrowed(connection: Connection) -> frozenset[str]:
+    """Return the names of rights from which only something was taken that no delivery needs."""
+    compared = await rights.compare(connection)
+    needed = [*compared.above, *(right for right in compared.missing if right.stops_start)]
+    return frozenset(map(_of_rights, compared.missing)).difference(map(_of_rights, needed))
+
+
+def _of_rights(right: rights.Right) -> str:
+    return f"rights of {right.role} to {right.object}"
+
+
+def find_differences(
+    expected: Mapping[str, str], found: Mapping[str, str], narrowed: Collection[str] = ()
+) -> tuple[Difference, ...]:
     """Return what differs: tables, views, functions and types first, then what belongs to them, by name. Pure.
 
     Of a table or view that is missing or unknown, its columns, constraints, indexes, triggers and rights are not named.
+    What is `narrowed` is allowed.
     """
     whole = {name for name in expected.keys() ^ found.keys() if name.startswith(_RELATIONS)}
     tables = {name.rpartition(".")[2] for name in whole}
     differences = []
     for name in sorted(expected.keys() | found.keys(), key=lambda name: (not name.startswith(_WHOLE), name)):
         if name in whole or _relation_of(name) not in tables:
-            difference = _difference(name, expected.get(name), found.get(name))
+            difference = _difference(name, expected.get(name), found.get(name), is_narrowed=name in narrowed)
             differences += [] if difference is None else [difference]
     return tuple(differences)
 
 
-def _difference(name: str, expected: str | None, found: str | None) -> Difference | None:
+def _difference(name: str, expected: str | None, found: str | None, *, is_narrowed: bool) -> Difference | None:
     if found == expected:
         return None
     if found is None:
-        return Difference(object=name, how="missing", is_allowed=False)
+        return Difference(object=name, how="missing", is_allowed=is_narrowed)
     if expected is None:
         return Difference(object=name, how="unknown", is_allowed=name.startswith(_MAY_BE_ADDED))
-    return Difference(object=name, how="differs", is_allowed=False)
+    return Difference(object=name, how="differs", is_allowed=is_narrowed)
 
 
 def _relation_of(name: str) -> str | None:

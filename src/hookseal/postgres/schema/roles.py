@@ -15,6 +15,7 @@ ROLES: Final = (
     "hookseal_readonly",
     "hookseal_api",
     "hookseal_reveal",
+    "hookseal_backup",
 )
 _GRANT_PRODUCER: Final = "GRANT hookseal_producer TO hookseal_operator WITH ADMIN OPTION"  # for `producer grant`
 _MAY_GRANT_PRODUCER: Final = """

@@ -83,5 +83,8 @@ COMMENT ON COLUMN hookseal.refused_outcomes.reason IS 'What refused it: the erro
 COMMENT ON COLUMN hookseal.refused_outcomes.tried_at IS 'When it was last tried to record it';
 CREATE INDEX refused_outcomes_by_try ON hookseal.refused_outcomes (tried_at);
 
-GRANT SELECT, INSERT, UPDATE (tried_at, reason), DELETE ON hookseal.refused_outcomes TO hookseal_worker;
+GRANT SELECT, DELETE, UPDATE (tried_at, reason),
+      INSERT (tenant_id, delivery_id, lease_token, state, error, retry_in_seconds, disable, duration_ms, status, outcome, snippet,
+              signed_by, worker, is_probe, is_untroubled, was_held, reason)
+    ON hookseal.refused_outcomes TO hookseal_worker;
 GRANT SELECT ON hookseal.refused_outcomes TO hookseal_operator, hookseal_readonly;

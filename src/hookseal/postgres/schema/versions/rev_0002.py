@@ -1,4 +1,4 @@
-"""The tables of the HTTP API, one file for each subject, with its rights at its end."""
+"""The tables of the HTTP API, one file for each subject, with its rights at its end; last, rights that are narrowed."""
 
 from hookseal.postgres.schema.script import run_sql
 
@@ -26,4 +26,5 @@ def upgrade() -> None:
         "0002_api_role.sql",
         "0002_plaintext.sql",
         "0002_revisions.sql",
+        "0002_rights.sql",
     )
