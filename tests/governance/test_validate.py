@@ -1,13 +1,14 @@
 """The checker finds every way in which a requirement is not proven, on a small tree; and this tree passes it."""
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.governance.sample_runs import a_run
-from tools import records
+from tools import records, soak
 from tools.bench import results
 from tools.governance import report, work_items
 from tools.governance.assertions import that_assert_nothing
@@ -16,6 +17,7 @@ from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, parse
 from tools.governance.validate import (
     changed_since,
+    impossible,
     main,
     may_skip_names,
     misnamed,
@@ -463,3 +465,37 @@ def test_a_quoted_figure_follows_from_the_rounds_of_its_run(tmp_path: Path) -> N
     (line,) = told(replace(second, runs=(replace(first.runs[0], commit=NOWHERE), second.runs[1])))
     assert f"of the run of {NOWHERE[:12]} do not follow" in line
     assert [] == unfounded(ROOT, results.read(ROOT))
+
+
+def _faster(run: results.Run) -> results.Run:
+    def of(row: results.Row) -> results.Row:
+        return replace(row, rounds=tuple(replace(each, seconds=each.seconds / 3) for each in row.rounds))
+
+    return replace(run, rows=tuple(map(of, run.rows)))
+
+
+@pytest.mark.req("OPS-07", part="digests")
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        (_faster, "used more CPU than the machine has"),
+        (lambda run: replace(run, rows=run.rows * 3), "its rounds took longer than the run"),
+    ],
+)
+def test_rounds_that_no_run_can_have_made_are_found(told: Callable[[results.Run], results.Run], named: str) -> None:
+    """Those of the stored run are possible; three times as fast with the same CPU, or three times as many, are not."""
+    run = results.read(ROOT)
+    assert [] == impossible(run, None)
+    assert named in "\n".join(impossible(told(run), None))
+
+
+@pytest.mark.req("OPS-07", part="digests")
+@pytest.mark.parametrize("field", ["delivered", "removed", "vacuums", "seconds"])
+def test_samples_that_no_soak_can_have_made_are_found(field: str) -> None:
+    """Each counts on, and delivers no more than was published; one sample that was swapped with another is named."""
+    run, soaked = results.read(ROOT), soak.read(ROOT)
+    assert [] == impossible(run, soaked)
+    samples = list(soaked.samples)
+    samples[5] = replace(samples[5], **{field: getattr(soaked.last, field) + 1})
+    lines = impossible(run, replace(soaked, samples=tuple(samples)))
+    assert any(line.startswith("docs/proof/soak.json: its sample at ") for line in lines)

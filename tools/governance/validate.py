@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +54,7 @@ from tools.pages.settings import settings_page
 from tools.records import ROOT, SOURCE
 
 PAGE: Final = "docs/TRACEABILITY.md"
+_CLOCKS: Final = 0.05  # by which two clocks of a sample, or the moments at which it is read, may differ
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _QUOTED: Final = re.compile(r"([\d.,]*\d(?: to [\d.,]*\d)?) (?:times|deliveries a second|a second)")
 _UNPROVEN: Final = "has no passing test: write one with its mark, or set its status to `planned`"
@@ -270,6 +271,26 @@ def _names_tools(root: Path, commit: str) -> bool:
     return "tools: tuple[str, ...]" in (_git(root, "show", f"{commit}:tools/governance/evidence.py") or "")
 
 
+def impossible(run: results.Run, soaked: soak.Soak | None) -> list[str]:
+    """Return which samples no run can have written: they took more time, or more CPU, than there was, or count back."""
+    most = (1 + _CLOCKS) * run.machine.cpus
+    rounds = [(row, each) for row in run.rows for each in row.rounds]
+    found = [
+        f"a round of {row.contender}, {row.scenario}, used more CPU than the machine has"
+        for row, each in rounds
+        if sum(each.cpu.values()) > most * each.seconds
+    ]
+    if sum(each.seconds for _, each in rounds) > run.seconds:
+        found.append("its rounds took longer than the run")
+    found = [f"{results.RESULTS}: {line}: run `{results.COMMAND}`" for line in dict.fromkeys(found)]
+    for before, after in pairwise(() if soaked is None else soaked.samples):
+        seconds, delivered = after.seconds - before.seconds, after.delivered - before.delivered
+        counted = (delivered, after.removed - before.removed, after.vacuums - before.vacuums)
+        if soaked and (seconds <= 0 or min(counted) < 0 or delivered > (1 + _CLOCKS) * soaked.per_second * seconds):
+            found.append(f"{soak.RECORD}: its sample at {after.seconds:.0f} s is impossible: run `{soak.COMMAND}`")
+    return found
+
+
 def unfounded(root: Path, run: results.Run) -> list[str]:
     """Return a line for each whole run whose quoted figures do not follow from its rounds.
 
@@ -402,7 +423,8 @@ def _of_evidence(root: Path, required: Sequence[Requirement], evidence: Evidence
     if (root / results.RESULTS).is_file():
         readme = (root / "README.md").read_text(encoding="utf-8")
         found += [f"README.md: {line}: correct it" for line in misquoted(readme, results.read(root))]
-        found += unfounded(root, results.read(root))
+        soaked = soak.read(root) if (root / soak.RECORD).is_file() else None
+        found += unfounded(root, results.read(root)) + impossible(results.read(root), soaked)
     claimed = {each.id for each in required if each.status == "claimed"}
     for line in changed_since(root, {name: of for name, of in evidence.items() if name in claimed}):
         print(f"validate: note: {line}")
