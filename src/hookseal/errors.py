@@ -254,7 +254,7 @@ class SecretTampered(SecretError):
 
 
 class StaleRow(SecretTampered):
-    """The stored data is genuine but stale: somebody replaced it by an older copy."""
+    """The stored data is genuine, but contradicts the audit log: an older copy, or a change that was not audited."""
 
     code = "stale_row"
 

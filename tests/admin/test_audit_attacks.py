@@ -15,7 +15,7 @@ import pytest
 from hookseal import Admin
 from hookseal.audit import log
 from hookseal.audit.chain import Action, Change
-from hookseal.errors import Refused, with_advice
+from hookseal.errors import Refused, StaleRow, with_advice
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.core.trust import IntegrityKey
 from tests.audit.logs import FORGERS_KEY
@@ -241,21 +241,32 @@ async def test_every_attack_is_found(admin: Admin, installation: Installation) -
 
 @pytest.mark.req("SEC-14", part="append")
 async def test_a_shortened_log_stops_every_change(admin: Admin, installation: Installation) -> None:
-    """Every change is refused with what to run, until the head names the last existing row (runbook)."""
+    """Every change is refused with what to run, until the head names the last existing row (runbook).
+
+    The endpoint whose change is missing is unaudited then, and changed again once it is accepted.
+    """
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    revoked: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint, "actor": "ada", "overlap_seconds": 0}
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint, "actor": "ada"}
+    revoked = named | {"overlap_seconds": 0}
     await admin.secrets.rotate(**revoked)
     await tamper(installation, spelled(f"{GONE} AND sequence = 2", "acme"))
     generation = "SELECT generation FROM hookseal.endpoints"
 
     with pytest.raises(Refused) as refused:
-        await admin.secrets.rotate(**revoked)
+        await admin.endpoints.disable(**named)
     assert "see what was changed with `hookseal audit verify`" in with_advice(refused.value)
     assert 2 == await installation.pool.fetchval(generation)
     assert (False, {"acme": (2, "truncated")}, {}) == await verified(admin, "acme")
     await installation.pool.execute(head_to_the_last_row("acme"))
+    assert (False, {}, {}) == await verified(admin, "acme")
+    with pytest.raises(StaleRow, match="it has generation 2, the audit log knows 1"):
+        await admin.secrets.rotate(**revoked)
+    heads = json.dumps({"tenants": [asdict(each) for each in (await admin.audit.heads(tenant_id="*")).tenants]})
+    accepted = await admin.restores.accept(heads=heads, **named)
+    assert ["unaudited"] == [each.kind for each in accepted.accepted]
+    assert (True, {}, {}) == await verified(admin, "acme")
     await admin.secrets.rotate(**revoked)
-    assert 3 == await installation.pool.fetchval(generation)
+    assert 4 == await installation.pool.fetchval(generation)
 
 
 async def test_a_forged_acceptance_accepts_nothing(admin: Admin, installation: Installation) -> None:

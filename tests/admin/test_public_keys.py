@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
+from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import endpoints
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import NotFound, SecretUnusable
@@ -65,7 +66,8 @@ async def test_a_stored_secret_that_is_no_key_pair_is_refused(admin: Admin, inst
         name, hmac = endpoint_secret_name(endpoint), generate_signing_secret()
         ref = await unlocked.store_on(connection).put(acme, name, hmac, purpose=Purpose.WEBHOOK_SIGNING)
         first = pointer.InitialSecrets(ref=ref, scheme=Scheme.STANDARD, algorithm=Algorithm.ED25519)
-        await pointer.set_initial(connection, unlocked.integrity, tenant=acme, endpoint_id=endpoint, to=first)
+        row = await pointer.set_initial(connection, unlocked.integrity, tenant=acme, endpoint_id=endpoint, to=first)
+        await installation.operator(connection).audit(Action.ENDPOINT_ADDED, of=row, after={"generation": 1})
 
     with pytest.raises(SecretUnusable, match="rotate it"):
         await admin.secrets.public_keys(tenant_id="acme", endpoint_id=endpoint)

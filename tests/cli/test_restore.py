@@ -91,6 +91,12 @@ async def test_a_stored_head_shows_a_stale_log(begun: Begun, tmp_path: Path) -> 
     heads.write_text((await begun.run("audit", "verify", "--json")).out)
     await begun.stored.pool.execute(_RESTORED)
 
+    alone = await begun.run("audit", "verify", "--json")  # the row is newer than the restored log
+    assert (1, [(2, 1)]) == (
+        alone.code,
+        [(one["generation"], one["audited_generation"]) for one in alone.json["unaudited"]],
+    )
+    await put_back(begun)
     assert 0 == (await begun.run("audit", "verify")).code
     older = await begun.run("audit", "verify", "--head", str(heads), "--json")
     assert (1, False) == (older.code, older.json["intact"])

@@ -131,7 +131,7 @@ def test_a_name_of_others_marks_no_command() -> None:
     contradicted = ContradictedHead(tenant_id=name, head_sequence=1, head_mac="m", how="older")
     texts = [
         audit._head_text(AuditHead(tenant_id=name, head_sequence=1, head_mac="m", is_plausible=False)),
-        audit._verify_text(VerifiedLog(intact=True, tenants=(verified,), contradicted=(contradicted,))),
+        audit._verify_text(VerifiedLog(intact=True, tenants=(verified,), contradicted=(contradicted,), unaudited=())),
         restore._accepted_text(
             AcceptedRestore(epoch=1, woken=0, accepted=(), refused=(), contradicted=(contradicted,))
         ),

@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
+from hookseal.audit.chain import Action
 from hookseal.audit.log import lock_chain, verify
 from hookseal.dispatcher.core.endpoint_health import BOUNDS_MS, AttemptCounts, Key
 from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
@@ -36,6 +37,7 @@ from hookseal.errors import Busy, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import audit_gone
+from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Connection, Pool
@@ -850,14 +852,16 @@ async def wait_for_a_blocked_connection(pool: Pool) -> None:
 
 @asynccontextmanager
 async def move_pointer(installation: Installation, found: Pointer, **changes: Any) -> AsyncIterator[Pointer]:
-    """Yield the moved pointer; the transaction that moves it is committed after the block."""
+    """Yield the moved pointer; the transaction that moves and audits it is committed after the block."""
     async with installation.pool.acquire() as mover, mover.transaction():
         locked = await pointer.lock(mover, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
         if "previous_secret_ref" in changes:
             changes["previous_secret_expires_at"] = await pointer.time_after(mover, 3600)
-        yield await pointer.move(
+        moved = await pointer.move(
             mover, installation.unlocked.integrity, locked, secret_ref=f"{str(found.secret_ref)[:-1]}2", **changes
         )
+        await installation.operator(mover).audit(Action.SECRET_ROTATED, of=moved, after=signing(moved))
+        yield moved
 
 
 async def count_older_claims(connection: Connection, moved: Pointer) -> int:
@@ -871,7 +875,10 @@ async def count_older_claims(connection: Connection, moved: Pointer) -> int:
 async def test_a_claim_reads_a_rotation_committed_after_its_snapshot(
     paused_claims: None, pool: Pool, installation: Installation, number: int, *, overlap: bool
 ) -> None:
-    """A claim with a snapshot from before a rotation's commit still gets the new refs, generation and MAC."""
+    """A claim with a snapshot from before a rotation's commit still gets the new refs, generation, MAC and audit row.
+
+    With an older audit row the row would look as if nobody had audited it.
+    """
     found = (await installation.endpoint()).pointer
     rings = [(await installation.deliveries())[0] for _ in range(number)]
     kept = {"previous_secret_ref": found.secret_ref, "previous_scheme": "standard", "previous_algorithm": "hmac"}

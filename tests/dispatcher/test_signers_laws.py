@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import TlsIdentity
 from hookseal.dispatcher.core.ports import Signers
 from hookseal.dispatcher.store.endpoints import NewEndpoint
@@ -14,6 +15,7 @@ from hookseal.errors import CannotSign
 from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
+from hookseal.operations.endpoint.rotation import signing
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.core.signing import generate_signing_secret
@@ -53,7 +55,7 @@ async def rotated(installation: Installation, first: Pointer) -> Pointer:
         second = await installation.unlocked.store_on(connection).rotate(
             tenant, endpoint_secret_name(endpoint_id), generate_signing_secret(), purpose=Purpose.WEBHOOK_SIGNING
         )
-        return await move(
+        moved = await move(
             connection,
             installation.unlocked.integrity,
             found,
@@ -64,6 +66,8 @@ async def rotated(installation: Installation, first: Pointer) -> Pointer:
             previous_scheme="standard",
             previous_algorithm="hmac",
         )
+        await installation.operator(connection).audit(Action.SECRET_ROTATED, of=moved, after=signing(moved))
+        return moved
 
 
 @pytest.fixture(params=["fixed", "service"])

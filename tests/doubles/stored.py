@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import asyncpg
 
+from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import Claim, Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
@@ -16,7 +17,7 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
-from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.operations.endpoint.rotation import rotate_secret, signing
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Connection, Pool
 from hookseal.secrets.boot import Unlocked, unlock
@@ -107,7 +108,8 @@ class Installation:
         """Give an endpoint a scheme, also one that only a later version knows."""
         async with self.pool.acquire() as connection, connection.transaction():
             row = await lock(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
-            await move(connection, self.unlocked.integrity, row, scheme=scheme)
+            moved = await move(connection, self.unlocked.integrity, row, scheme=scheme)
+            await self.operator(connection).audit(Action.SECRET_ROTATED, of=moved, after=signing(moved))
 
     def ledger(self, worker: str = "w1", *, lease_seconds: float = 45) -> PostgresLedger:
         """Return the ledger of a worker."""

@@ -198,6 +198,11 @@ async def _altered(asked: Asked) -> list[Any]:
     return [found async for found in stale_rows.find_altered(asked.connection, integrity, asked.tenant)]
 
 
+async def _contradicting(asked: Asked) -> list[Any]:
+    integrity = asked.operator.unlocked.integrity
+    return [found async for found in stale_rows.find_all(asked.connection, integrity, asked.tenant)]
+
+
 async def _every(asked: Asked) -> list[Any]:
     return [found async for found in pointer.iterate(asked.connection, asked.tenant)]
 
@@ -374,6 +379,7 @@ CASES: dict[str, Case] = {
     "secrets.restore.accept": lambda a: stale_rows.accept(a.connection, a.operator.unlocked.integrity, a.pointer),
     "secrets.restore.find_stale": _put_back,
     "secrets.restore.find_altered": _altered,
+    "secrets.restore.find_all": _contradicting,
     "secrets.restore.is_lost": lambda a: stale_rows.is_lost(a.connection, _lost(a)),
     "secrets.restore.is_deleted": lambda a: stale_rows.is_deleted(a.connection, _lost(a)),
     "secrets.restore.destroy_again": lambda a: stale_rows.destroy_again(a.connection, _lost(a)),

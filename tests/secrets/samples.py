@@ -67,12 +67,13 @@ BARE = Pointer(
     cache_epoch=0,
     restore_epoch=0,
     read_at=READ_AT,
-    audited_generation=None,
+    audited_generation=1,
 )
 
 
 def signed(pointer: Pointer) -> Pointer:
-    """Return the pointer with a valid MAC."""
+    """Return the pointer with a valid MAC, and its generation in the audit log."""
+    pointer = replace(pointer, audited_generation=pointer.generation)
     return replace(pointer, mac=INTEGRITY.mac(pointer), mac_key_id=INTEGRITY.key_id)
 
 

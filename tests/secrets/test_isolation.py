@@ -76,7 +76,7 @@ BY_PROPERTY = {
         "secrets.core.ref.SecretContext.of",
     ),
     "secrets.core.trust.require_own",
-    *("secrets.core.trust.IntegrityKey.mac", "secrets.core.trust.IntegrityKey.verify"),
+    *(f"secrets.core.trust.IntegrityKey.{what}" for what in ("mac", "verify", "require_authentic")),
 }
 PURE = {  # computed from a pointer or id that the caller has
     *(
@@ -107,7 +107,7 @@ PURE = {  # computed from a pointer or id that the caller has
     *("operations.deliveries.checked", "operations.endpoint.values.checked"),
     "secrets.store.port.first_ref",
     *(f"secrets.core.trust.{what}" for what in ("require_epochs", "require_provider", "require_secret")),
-    *("secrets.core.trust.require_trusted", "secrets.core.trust.require_trusted_extra"),
+    *(f"secrets.core.trust.{what}" for what in ("require_trusted", "require_trusted_extra", "unaudited_row")),
     # keyed by tenant and endpoint: tests/secrets/test_integrity.py
     "secrets.core.trust.GenerationsSeen.require_newest",
 }
@@ -122,7 +122,8 @@ FOR_ALL = {  # pages over all tenants, for maintenance, and an operator's look-u
     ),
 }
 SAME_FOR_ALL = {
-    *("secrets.restore.find_stale", "secrets.restore.find_altered", "secrets.restore.is_lost"),
+    *("secrets.restore.find_stale", "secrets.restore.find_altered", "secrets.restore.find_all"),
+    "secrets.restore.is_lost",
     *("secrets.restore.missing_material", "secrets.restore.is_deleted", "secrets.restore.destroy_again"),
     "secrets.restore.lock_records",
     *("operations.restore.accept_endpoint", "operations.endpoint.rotation.wait_until_complete"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
@@ -152,4 +153,7 @@ async def _given_expired(world: World, endpoint_id: EndpointId) -> None:
             tenant=ACME,
             endpoint_id=found.endpoint_id,
         )
-        await pointer.move(connection, unlocked.integrity, found, tls_ref=str(ref))
+        moved = await pointer.move(connection, unlocked.integrity, found, tls_ref=str(ref))
+        await world.installation.operator(connection).audit(
+            Action.ENDPOINT_UPDATED, of=moved, after={"generation": moved.generation}
+        )

@@ -1,17 +1,26 @@
 """Rows that become stale under a running worker are found and audited once; their deliveries wait, others continue."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Refused
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.ground.pointer import Pointer
+from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
+from hookseal.operations.endpoint.update import update_endpoint
+from hookseal.operations.operator import Operator
 from hookseal.operations.restore import accept_restore
 from hookseal.receiver import verify
 from hookseal.secrets.endpoint.rotation import RotationResult
+from tests.cli.command import hookseal
+from tests.doubles.logins import login
+from tests.worker.environment import environment
 from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
@@ -101,6 +110,75 @@ async def test_a_stale_row_sends_nothing_until_accepted(world: World, receiver: 
     assert (3, added.pointer.secret_ref) == tuple(row or ())
 
 
+class _Silent(Operator):
+    """An operator of an attacker who has a login and the master key, and leaves the audit rows out."""
+
+    async def audit(self, *_args: Any, **_named: Any) -> None:
+        """Write nothing."""
+
+
+@pytest.mark.req("SEC-24", part="unaudited")
+@pytest.mark.parametrize("known", [2, None], ids=["url changed", "endpoint added"])
+async def test_an_unaudited_row_sends_nothing_until_accepted(
+    known: int | None, world: World, receiver: Receiver, tmp_path: Path
+) -> None:
+    """A row that the API's login and the master key wrote without an audit row is named by each command.
+
+    Nothing is sent for it until it is accepted; the endpoints of others continue.
+    """
+    added = await world.endpoint(f"{receiver.base_url}/lawful")
+    await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
+    await world.rotate(added)
+    heads = tmp_path / "heads.json"
+    settings = environment(world.database_url, world.redis_url)
+    async with world.worker() as worker, login(world.pool, world.database_url, "hookseal_api") as (_, url):
+        of = await _attack(world, url, added if known else None, f"{receiver.base_url}/theirs")
+        named = {"tenant_id": of.tenant_id, "endpoint_id": of.endpoint_id}
+        [held], [sent] = [await world.publish(tenant) for tenant in (of.tenant_id, "bmce")]
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        assert f"it has generation {of.generation}, the audit log knows {known or 'nothing'}" in waiting["last_error"]
+        assert 0 == waiting["attempts"]
+        await world.state(sent, "delivered")
+        assert of.generation == (await audited(world, worker, of.endpoint_id))["found_generation"]
+
+        item = named | {"kind": "unaudited", "generation": of.generation, "audited_generation": known}
+        verified = await hookseal("audit", "verify", "--json", **settings)
+        assert (1, False, [item]) == (verified.code, verified.json["intact"], verified.json["unaudited"])
+        assert f"UNAUDITED: endpoint {of.endpoint_id}" in (await hookseal("audit", "verify", **settings)).out
+        checked = await hookseal("restore", "check", "--json", **settings)
+        assert (1, [item]) == (checked.code, checked.json["items"])
+        asked = ("check", "--url", worker.ready["health_url"])
+        ready = await hookseal(*asked, "--json", **settings)
+        assert (1, "ok", [named]) == (ready.code, ready.json["status"], ready.json["unaudited"])
+        assert f"UNAUDITED: endpoint {of.endpoint_id} of {of.tenant_id}" in (await hookseal(*asked, **settings)).out
+        assert 200 == (await worker.get("/readyz"))[0], "the worker serves all others"
+        assert ["/other"] == [got.path for got in receiver.received]
+
+        heads.write_text((await hookseal("audit", "heads", "--json", **settings)).out)
+        only = ("--tenant", of.tenant_id, "--endpoint", of.endpoint_id)
+        accepted = await hookseal("restore", "accept", "--head", str(heads), *only, "--json", **settings)
+        assert (0, [item], 1) == (accepted.code, accepted.json["accepted"], accepted.json["woken"])
+        await world.delivered(held)
+        for command in (("audit", "verify"), ("restore", "check"), asked):
+            assert 0 == (await hookseal(*command, **settings)).code, command
+    assert ["/other", "/theirs"] == [got.path for got in receiver.received]
+
+
+async def _attack(world: World, url: str, added: AddedEndpoint | None, address: str) -> Pointer:
+    """Change the url of the endpoint, or add one, with that login and the installation's key, and no audit row."""
+    connection = await asyncpg.connect(url)
+    try:
+        operator = _Silent(connection=connection, unlocked=world.installation.unlocked, who="eve@desk")
+        if added is None:
+            new = NewEndpoint(tenant_id=TenantId("evil"), url=address, event_types=("*",))
+            return (await add_endpoint(operator, new, None, own_drain_seconds=25)).pointer
+        of = added.pointer
+        await update_endpoint(operator, of.tenant_id, of.endpoint_id, {"url": address}, own_drain_seconds=25)
+        return await world.installation.pointer(of.endpoint_id)
+    finally:
+        await connection.close()
+
+
 async def test_a_worker_detects_a_restored_database(world: World, receiver: Receiver) -> None:
     """A worker that saw the database before detects that it is stale as a whole, though it is consistent in itself."""
     added = await world.endpoint(f"{receiver.base_url}/seen")
@@ -124,12 +202,16 @@ async def test_a_worker_detects_a_restored_database(world: World, receiver: Rece
 
 @pytest.mark.req("SEC-14", part="append")
 async def test_a_shortened_log_stops_no_delivery(world: World, receiver: Receiver) -> None:
-    """If the last audit row of a tenant was removed, its secrets cannot be changed, but still sign."""
+    """If the last audit row of a tenant was removed, its secrets cannot be changed, but those it knows still sign."""
     added = await world.endpoint(f"{receiver.base_url}/on")
     new = await world.rotate(added)
+    of = added.pointer
+    await world.installation.act(
+        update_endpoint, of.tenant_id, of.endpoint_id, {"max_attempts": 3}, own_drain_seconds=25
+    )
     async with world.pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
-        await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
+        await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 3")
     with pytest.raises(Refused, match="does not end where its head says"):
         await world.rotate(added)
     async with world.worker():

@@ -78,7 +78,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
         "keep this line: [runbook-keys.md](runbook-keys.md)",
     ),
     "stale.found": (
-        "a row of an endpoint is older than the audit log",
+        "a row of an endpoint is older than the audit log, or not in it",
         "[HooksealStaleRow](runbook.md#hooksealstalerow)",
     ),
     "secret.purged": ("retired versions of secrets were destroyed", NOTHING),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # each is loaded when it is asked for: a command begins at on
         BrokenRow,
         ContradictedHead,
         ExportedRow,
+        StaleEndpoint,
         VerifiedLog,
         VerifiedTenant,
     )
@@ -59,7 +60,7 @@ if TYPE_CHECKING:  # each is loaded when it is asked for: a command begins at on
     )
     from hookseal.admin.results.pings import Ping, PingAddress, PingAnswer, PingRequest, PingTls, SignedContent
     from hookseal.admin.results.replays import ReplayCount, ReplayJob
-    from hookseal.admin.results.restores import AcceptedRestore, RefusedEndpoint, StaleEndpoint, StaleEndpoints
+    from hookseal.admin.results.restores import AcceptedRestore, RefusedEndpoint, StaleEndpoints
     from hookseal.admin.results.signing_secrets import (
         Canary,
         ClearedCaches,
@@ -256,7 +257,7 @@ _PLACES = {
     "hookseal.admin.admin": "Admin",
     "hookseal.admin.imports": "ImportRow",
     "hookseal.admin.results.audit": (
-        "AuditHead AuditHeads AuditRow BrokenRow ContradictedHead ExportedRow VerifiedLog VerifiedTenant"
+        "AuditHead AuditHeads AuditRow BrokenRow ContradictedHead ExportedRow StaleEndpoint VerifiedLog VerifiedTenant"
     ),
     "hookseal.admin.results.base": "Page",
     "hookseal.admin.results.deliveries": (
@@ -274,7 +275,7 @@ _PLACES = {
     ),
     "hookseal.admin.results.pings": "Ping PingAddress PingAnswer PingRequest PingTls SignedContent",
     "hookseal.admin.results.replays": "ReplayCount ReplayJob",
-    "hookseal.admin.results.restores": "AcceptedRestore RefusedEndpoint StaleEndpoint StaleEndpoints",
+    "hookseal.admin.results.restores": "AcceptedRestore RefusedEndpoint StaleEndpoints",
     "hookseal.admin.results.signing_secrets": (
         "Canary ClearedCaches FailedEndpoint FailedPurge MigratedSecrets MovedSecrets PastRotation PublicKeys Purge "
         "RevealedSecret Rotation RotationSchedule RotationStatus SecretVersion SigningSecrets"

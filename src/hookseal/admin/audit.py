@@ -10,6 +10,7 @@ from hookseal.admin.results.audit import (
     BrokenRow,
     ContradictedHead,
     ExportedRow,
+    StaleEndpoint,
     VerifiedLog,
     VerifiedTenant,
 )
@@ -22,6 +23,8 @@ from hookseal.audit.log import Verified
 from hookseal.errors import Malformed, NotFound
 from hookseal.ground.ids import TenantId
 from hookseal.ground.literals import ActionName
+from hookseal.secrets.restore import StaleEndpoint as Found
+from hookseal.secrets.restore import StaleKind, find_stale
 
 Progress = Callable[[str, int], None]
 
@@ -61,7 +64,7 @@ class Audit:
     async def verify(
         self, *, tenant_id: str, heads: str | None = None, on_progress: Progress | None = None
     ) -> VerifiedLog:
-        """Verify that no row was altered, removed, inserted or moved.
+        """Verify that no row was altered, removed, inserted or moved, and that none is missing for an endpoint.
 
         An older copy of the whole log looks intact, unless `heads`, an earlier output of `hookseal audit heads --json`,
         shows it. `on_progress` is called with each tenant and the number of its valid rows so far. Raises `NotFound` if
@@ -76,7 +79,9 @@ class Audit:
             if any(each.broken is not None and each.broken.reason is Flaw.UNKNOWN_KEY for each in verified):
                 verified = await log.verify(source, key, tenant=owner, on_progress=on_progress)
             contradicted = await log.find_contradictions(source, key, saved_heads)
-        return _result(owner, saved_heads, verified, contradicted)
+            stale = [each async for each in find_stale(source, owner)]
+        unaudited = [each for each in stale if each.kind is StaleKind.UNAUDITED]
+        return _result(owner, saved_heads, verified, contradicted, unaudited)
 
     async def verify_export(
         self,
@@ -115,6 +120,22 @@ def contradicted_head(head: Head, how: Contradiction) -> ContradictedHead:
     )
 
 
+def facts_of(stale: Found) -> dict[str, object]:
+    """Return what was found, as the fields of a result."""
+    return {
+        "tenant_id": stale.tenant_id,
+        "endpoint_id": stale.endpoint_id,
+        "kind": stale.kind.value,
+        "generation": stale.generation,
+        "audited_generation": stale.audited_generation,
+    }
+
+
+def stale_endpoint(stale: Found) -> StaleEndpoint:
+    """Return what was found as a result."""
+    return of_row(StaleEndpoint, facts_of(stale))
+
+
 def _tenant_and_heads(tenant_id: str, heads: str | None) -> tuple[TenantId | None, tuple[Head, ...]]:
     owner = arguments.audited_tenant(tenant_id)
     saved_heads = () if heads is None else arguments.heads(heads)
@@ -126,15 +147,17 @@ def _result(
     saved_heads: Sequence[Head],
     verified: Sequence[Verified],
     contradicted: Sequence[tuple[Head, Contradiction]],
+    unaudited: Sequence[Found] = (),
 ) -> VerifiedLog:
     # A mistyped tenant, or a log that was removed, must not be reported as intact.
     nothing = all(each.broken is None and each.head_sequence is None for each in verified)
-    if owner is not None and nothing and not saved_heads:
+    if owner is not None and nothing and not saved_heads and not unaudited:
         raise _no_rows()
     return VerifiedLog(
-        intact=not contradicted and all(each.broken is None for each in verified),
+        intact=not contradicted and not unaudited and all(each.broken is None for each in verified),
         tenants=tuple(map(_verified, verified)),
         contradicted=tuple(contradicted_head(head, how) for head, how in contradicted),
+        unaudited=tuple(map(stale_endpoint, unaudited)),
     )
 
 

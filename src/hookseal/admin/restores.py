@@ -1,16 +1,15 @@
-"""What an Admin does after a restore: it finds rows that are older than the audit log says, and accepts them."""
+"""Finds rows that contradict the audit log, for instance after a restore, and accepts them."""
 
 from collections.abc import Callable
 
 from hookseal.admin import arguments
-from hookseal.admin.audit import contradicted_head
+from hookseal.admin.audit import contradicted_head, facts_of, stale_endpoint
 from hookseal.admin.results.base import of_row
-from hookseal.admin.results.restores import AcceptedRestore, RefusedEndpoint, StaleEndpoint, StaleEndpoints
+from hookseal.admin.results.restores import AcceptedRestore, RefusedEndpoint, StaleEndpoints
 from hookseal.admin.session import NOBODY, Session
 from hookseal.errors import Malformed
 from hookseal.operations import restore as operations
 from hookseal.secrets import restore
-from hookseal.secrets.restore import StaleEndpoint as Found
 
 
 class Restores:
@@ -27,11 +26,9 @@ class Restores:
         owner = arguments.tenant_or_every(tenant_id)
         async with self._session.changing(NOBODY) as operator:
             await operator.compare()
-            stale = [each async for each in restore.find_stale(operator.connection, owner)]
-            stale_ids = {each.endpoint_id for each in stale}
-            altered = restore.find_altered(operator.connection, operator.unlocked.integrity, owner)
-            stale += [each async for each in altered if each.endpoint_id not in stale_ids]
-        return StaleEndpoints(items=tuple(map(_stale, stale)), next_cursor=None)
+            found = restore.find_all(operator.connection, operator.unlocked.integrity, owner)
+            items = tuple([stale_endpoint(each) async for each in found])
+        return StaleEndpoints(items=items, next_cursor=None)
 
     async def accept(
         self,
@@ -60,21 +57,9 @@ class Restores:
         return AcceptedRestore(
             epoch=accepted.epoch,
             woken=accepted.woken,
-            accepted=tuple(map(_stale, accepted.endpoints)),
-            refused=tuple(of_row(RefusedEndpoint, _facts(stale), reason=reason) for stale, reason in accepted.refused),
+            accepted=tuple(map(stale_endpoint, accepted.endpoints)),
+            refused=tuple(
+                of_row(RefusedEndpoint, facts_of(stale), reason=reason) for stale, reason in accepted.refused
+            ),
             contradicted=tuple(contradicted_head(head, how) for head, how in accepted.contradicted),
         )
-
-
-def _facts(stale: Found) -> dict[str, object]:
-    return {
-        "tenant_id": stale.tenant_id,
-        "endpoint_id": stale.endpoint_id,
-        "kind": stale.kind.value,
-        "generation": stale.generation,
-        "audited_generation": stale.audited_generation,
-    }
-
-
-def _stale(stale: Found) -> StaleEndpoint:
-    return of_row(StaleEndpoint, _facts(stale))

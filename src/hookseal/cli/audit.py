@@ -78,6 +78,9 @@ def verify(
 ) -> None:
     """Verify that no row was altered, removed, inserted or moved; exit 1 if one was, naming the first.
 
+    It also exits with 1 if the row of an endpoint has a generation that the log does not know, and names the endpoint:
+    somebody with the integrity key changed it without an audit row.
+
     An older copy of the whole log looks intact. To find that, keep the output of `audit heads --json` elsewhere and
     compare with --head. Exit 3 if the given tenant has no rows. With --from-export the command reads only the
     integrity key from the database. An export has no heads: only --head finds rows that were removed from its end.
@@ -161,6 +164,11 @@ def _verify_text(verified: VerifiedLog) -> str:
     lines += [
         f"{plain(head.tenant_id)}: STALE: {_CONTRADICTS[head.how]} (row {head.head_sequence}, MAC {head.head_mac})"
         for head in verified.contradicted
+    ]
+    lines += [
+        f"{plain(each.tenant_id)}: UNAUDITED: endpoint {each.endpoint_id} has generation {each.generation}, the log "
+        f"knows {each.audited_generation or 'nothing'} (docs/runbook.md, HooksealStaleRow)"
+        for each in verified.unaudited
     ]
     return "\n".join(lines) or "no audit rows"
 

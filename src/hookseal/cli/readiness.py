@@ -29,7 +29,9 @@ def ask_and_print(url: str | None, environ: Mapping[str, str], *, as_json: bool)
     """
     status, answer = _ask(url or own_url(environ))
     emit(answer, as_json=as_json, text=lambda: _text(answer))
-    return 0 if status == _READY else Unavailable.exit_code
+    if status != _READY:
+        return Unavailable.exit_code
+    return 1 if answer.get("unaudited") else 0
 
 
 def own_url(environ: Mapping[str, str]) -> str:
@@ -104,6 +106,14 @@ def _text(answer: Mapping[str, Any]) -> str:
     if isinstance(unrecorded, dict):
         facts = {name: plain(str(fact)) for name, fact in {**_NOT_SAID, **unrecorded}.items()}
         lines += ["unrecorded: {outcomes} since {since}: {reason}".format_map(facts)]
+    unaudited = answer.get("unaudited")
+    if isinstance(unaudited, list):
+        lines += [
+            f"UNAUDITED: endpoint {plain(str(each.get('endpoint_id')))} of {plain(str(each.get('tenant_id')))}: its "
+            "row was changed without an audit row, and its deliveries wait (docs/runbook.md, HooksealStaleRow)"
+            for each in unaudited
+            if isinstance(each, dict)
+        ]
     processes = answer.get("processes")
     if isinstance(processes, dict):
         lines += [f"process {plain(number)}: {plain(str(state))}" for number, state in processes.items()]

@@ -41,8 +41,9 @@ def check(
     """List endpoints that contradict the audit log or their MACs; exit 1 if there is one. Their deliveries are held.
 
     `endpoint`: the row is older than the audit log says. `record`: a record of its secrets is stale. `lost`: the row
-    is gone, but was not deleted through hookseal. `altered`: something other than hookseal changed the row. If the
-    whole database is stale, this command cannot find it: compare with a head that you kept elsewhere (`hookseal audit
+    is gone, but was not deleted through hookseal. `unaudited`: the log does not know the generation of the row, so
+    somebody with the integrity key changed it. `altered`: something other than hookseal changed the row. If the whole
+    database is stale, this command cannot find it: compare with a head that you kept elsewhere (`hookseal audit
     verify --head`).
 
     Example: hookseal restore check --json
@@ -120,6 +121,12 @@ def _accepted_text(accepted: AcceptedRestore) -> str:
         f"--tenant {stale.tenant_id} --endpoint {stale.endpoint_id} --overlap 0`"
         for stale in accepted.accepted
         if stale.kind == "endpoint"
+    ]
+    lines += [
+        f"endpoint {stale.endpoint_id} of {stale.tenant_id}: requests go where its row says now; look at it with "
+        f"`hookseal endpoint show --tenant {stale.tenant_id} --endpoint {stale.endpoint_id}`"
+        for stale in accepted.accepted
+        if stale.kind == "unaudited"
     ]
     lines += [f"NOT accepted: endpoint {stale.endpoint_id}: {stale.reason}" for stale in accepted.refused]
     return "\n".join(lines)

@@ -47,7 +47,7 @@ LimitName: TypeAlias = Literal["requests", "bytes", "postgresql", "redis", "cpu"
 TokenState: TypeAlias = Literal["active", "expired", "revoked"]
 VersionStateName: TypeAlias = Literal["active", "previous", "retired", "destroyed"]
 MasterKeyState: TypeAlias = Literal["unregistered", "staged", "active", "decrypt_only", "retired", "destroyed"]
-StaleKindName: TypeAlias = Literal["endpoint", "record", "lost", "altered"]
+StaleKindName: TypeAlias = Literal["endpoint", "record", "lost", "unaudited", "altered"]
 ContradictionName: TypeAlias = Literal["older", "forked"]
 ActionName: TypeAlias = Literal[
     "endpoint.added",

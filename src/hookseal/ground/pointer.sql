@@ -10,9 +10,13 @@ e.previous_algorithm, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.m
 (e.previous_secret_ref IS NOT NULL AND coalesce(e.previous_secret_expires_at > now(), false))
 
 -- Whether the overlap still runs, and the newest generation that the audit log knows.
+-- A statement that locks the row may read a newer version of it than its snapshot has, and the log by its snapshot. If the
+-- two differ, the function reads the log again, so that a move that was committed meanwhile does not look unaudited.
 -- name: pointer_standing
 {is_previous_due} AS previous_due,
-(SELECT max(l.generation) FROM hookseal.audit_log AS l
+(SELECT CASE WHEN max(l.generation) = e.generation THEN e.generation
+             ELSE hookseal.audited_generation(e.tenant_id, e.id) END
+ FROM hookseal.audit_log AS l
  WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id) AS audited_generation
 
 -- The epochs of caches and of restores.

@@ -74,7 +74,7 @@ async def accept_restore(
     await operator.unlocked.versions.refresh()  # rows may name a version that is newer
     contradicted = await log.find_contradictions(operator.connection, operator.unlocked.integrity, heads)
     tally = _Tally()
-    async for stale in restore.find_stale(operator.connection):
+    async for stale in restore.find_all(operator.connection, operator.unlocked.integrity):
         await _try_accept(operator, stale, tally)
         if on_progress is not None:
             on_progress(len(tally.accepted) + len(tally.refused))
@@ -90,7 +90,7 @@ async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
     await operator.compare()
     await operator.unlocked.versions.refresh()
     tally = _Tally()
-    async for stale in restore.find_stale(operator.connection, tenant):
+    async for stale in restore.find_all(operator.connection, operator.unlocked.integrity, tenant):
         if stale.endpoint_id == endpoint_id:
             await _try_accept(operator, stale, tally)
     if not tally.accepted and not tally.refused:
@@ -118,16 +118,11 @@ async def _check_again(operator: Operator, tally: _Tally, only: tuple[TenantId, 
     tenant = None if only is None else only[0]
     refused_ids = {stale.endpoint_id for stale, _ in tally.refused}
     accepted_ids = {stale.endpoint_id for stale in tally.accepted}
-    checks = (
-        restore.find_stale(operator.connection, tenant),
-        restore.find_altered(operator.connection, operator.unlocked.integrity, tenant),
-    )
-    for check in checks:
-        async for stale in check:
-            if stale.endpoint_id not in refused_ids and (only is None or stale.endpoint_id == only[1]):
-                refused_ids.add(stale.endpoint_id)
-                so_far = "its row counts from now on, but " if stale.endpoint_id in accepted_ids else ""
-                tally.refused.append((stale, so_far + await _steps(operator, stale)))
+    async for stale in restore.find_all(operator.connection, operator.unlocked.integrity, tenant):
+        if stale.endpoint_id not in refused_ids and (only is None or stale.endpoint_id == only[1]):
+            refused_ids.add(stale.endpoint_id)
+            so_far = "its row counts from now on, but " if stale.endpoint_id in accepted_ids else ""
+            tally.refused.append((stale, so_far + await _steps(operator, stale)))
     tally.accepted = [stale for stale in tally.accepted if stale.endpoint_id not in refused_ids]
 
 
@@ -144,6 +139,9 @@ def _repairs_of(missing: Sequence[str]) -> str:
 
 
 async def _try_accept(operator: Operator, stale: StaleEndpoint, tally: _Tally) -> None:
+    if stale.kind is StaleKind.ALTERED:
+        tally.refused.append((stale, _ALTERED))
+        return
     try:
         await _accept(operator, stale)
         tally.accepted.append(stale)

@@ -1,15 +1,14 @@
 """Finds stale endpoints by comparing tables and audit log, and accepts them as they are.
 
-A row is stale if the log has a higher generation of it; a record, if it contradicts its endpoint or the log. An
-endpoint is lost if its row is gone and the log has no deletion of it. No secret of a deleted endpoint may sign.
+A row is stale if the log has a higher generation of it, and unaudited if the log does not know its generation; a
+record is stale if it contradicts its endpoint or the log. An endpoint is lost if its row is gone and the log has no
+deletion of it. No secret of a deleted endpoint may sign.
 """
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
-
-from msgspec.structs import replace
 
 from hookseal.errors import SecretDestroyed, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
@@ -34,6 +33,7 @@ class StaleKind(StrEnum):
     ENDPOINT = "endpoint"
     RECORD = "record"
     LOST = "lost"
+    UNAUDITED = "unaudited"
     ALTERED = "altered"
 
 
@@ -72,7 +72,7 @@ async def find_altered(
     async for row in pointer.iterate(source, tenant):
         try:
             if row.mac is not None or row.secret_ref is not None:
-                integrity.verify(replace(row, audited_generation=None))
+                integrity.require_authentic(row)
         except SecretTampered:
             yield StaleEndpoint(
                 tenant_id=row.tenant_id,
@@ -81,6 +81,22 @@ async def find_altered(
                 generation=row.generation,
                 audited_generation=row.audited_generation,
             )
+
+
+async def find_all(
+    source: Executor, integrity: IntegrityKey, tenant: TenantId | None = None
+) -> AsyncIterator[StaleEndpoint]:
+    """Yield what `find_stale` and `find_altered` find, each endpoint once. Raises `SecretUnavailable`.
+
+    A row whose MAC does not match is altered, even if the log does not know its generation either.
+    """
+    altered = {each.endpoint_id: each async for each in find_altered(source, integrity, tenant)}
+    async for stale in find_stale(source, tenant):
+        if stale.kind is not StaleKind.UNAUDITED or stale.endpoint_id not in altered:
+            altered.pop(stale.endpoint_id, None)
+            yield stale
+    for each in altered.values():
+        yield each
 
 
 async def lock_records(connection: Connection, stale: StaleEndpoint) -> None:
@@ -129,7 +145,7 @@ async def accept(
     secret must then be rotated. Raises `SecretTampered` if the row is not genuine, `SecretDenied` if it names a secret
     of another endpoint, and `SecretUnavailable`.
     """
-    integrity.verify(replace(locked, audited_generation=None))
+    integrity.require_authentic(locked)
     after = await pointer.move(connection, integrity, locked, beyond=locked.audited_generation or 0)
     refs = [None if text is None else SecretRef.parse(text) for text in (after.secret_ref, after.previous_secret_ref)]
     for ref in refs:

@@ -7,6 +7,7 @@ SELECT e.tenant_id,
        e.generation,
        newest.generation AS audited_generation,
        CASE WHEN e.generation < newest.generation THEN 'endpoint'
+            WHEN coalesce(e.generation > newest.generation, e.mac IS NOT NULL) THEN 'unaudited'
             WHEN EXISTS (
                  SELECT
                    FROM hookseal.secret_records AS r

@@ -1,7 +1,8 @@
 """The probes: whether this process is alive, has started, and can work.
 
-Names and states only, never the text of an error; and since when and why no outcome can be recorded. The log has the
-text: once when a check begins to fail, when its reason changes, and when it passes again.
+Names and states only, never the text of an error; since when and why no outcome can be recorded; and the ids of
+endpoints whose rows were changed without an audit row. The log has the text: once when a check begins to fail, when its
+reason changes, and when it passes again.
 """
 
 import asyncio
@@ -157,13 +158,17 @@ SCRAPE_SECONDS: Final = 0.6  # the same during a scrape, which ends within a sec
 BEAT_SECONDS: Final = 30.0  # a loop that has ended no pass for this long is stuck
 
 
+async def _none() -> list[dict[str, str]]:
+    return []
+
+
 class Probes:
     """Answers `/livez`, `/startupz` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503, and `/metrics`.
 
     `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second, in a scrape
-    0.6 s. `loops`
-    are the loops without which nothing is sent. `scrape` returns the figures in the format of an `Accept` header. What
-    `unrecorded` returns is in the answer of `/readyz`, unless it is None.
+    0.6 s. `loops` are the loops without which nothing is sent. `scrape` returns the figures in the format of an
+    `Accept` header. What `unrecorded` and `unaudited` return is in the answer of `/readyz`, unless it is None or empty.
+    An endpoint in `unaudited` makes no worker unready, since all others are served.
     """
 
     def __init__(
@@ -174,12 +179,14 @@ class Probes:
         loops: Sequence[Passes],
         scrape: Callable[[str], tuple[bytes, str]],
         unrecorded: Callable[[], dict[str, str | int] | None] = lambda: None,
+        unaudited: Callable[[], Awaitable[list[dict[str, str]]]] = _none,
     ) -> None:
         self._ready = ready
         self._startup = startup
         self._loops = loops
         self._scrape = scrape
         self.unrecorded = unrecorded
+        self.unaudited = unaudited
         self._states: dict[str, str] = {}
         self._running: dict[Check, asyncio.Task[object]] = {}
         self._log: Any = logger()
@@ -231,11 +238,13 @@ class Probes:
 
     async def _ready_now(self) -> Reply:
         """Answer whether every dependency is available and this worker does not drain."""
-        states = await self.ready_states()
+        states, unaudited = await asyncio.gather(self.ready_states(), self.unaudited())
         ok = _all_ok(states) and not self.draining
         status = "draining" if self.draining else "ok" if ok else "unavailable"
         unrecorded = self.unrecorded()
-        more = {} if unrecorded is None else {"unrecorded": unrecorded}
+        more: dict[str, Any] = {} if unrecorded is None else {"unrecorded": unrecorded}
+        if unaudited:
+            more["unaudited"] = unaudited
         return answer({"status": status, "checks": states} | more, ok=ok)
 
     def readiness(self) -> dict[str, float]:

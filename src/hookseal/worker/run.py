@@ -19,7 +19,7 @@ from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.log import logger
 from hookseal.postgres.pool import waited_seconds
 from hookseal.worker.background import BackgroundLoops, Loop
-from hookseal.worker.checks import ready_checks, startup_checks
+from hookseal.worker.checks import ready_checks, startup_checks, unaudited_rows
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.engine import Engine, Shell, without_arq
 from hookseal.worker.health import Opening, Probes, on_port
@@ -162,6 +162,7 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, others: 
         loops=own,
         scrape=resources.meter.scrape,
         unrecorded=resources.circuit.report,
+        unaudited=partial(unaudited_rows, resources.probing),
     )
 
 

@@ -1,5 +1,7 @@
 """The answers of a parent's probes, which depend on the states of its processes."""
 
+from dataclasses import replace
+
 import pytest
 
 from hookseal.worker.processes.health import Health, ProcessState, live, of_states, ready, started
@@ -31,6 +33,16 @@ def test_a_worker_is_ready_if_all_processes_are(
 
         assert (ok, status, named) == (answered, body["status"], body["processes"])
         assert {"redis": redis, "postgresql": "ok"} == body["checks"]
+
+
+@pytest.mark.req("SEC-24", part="unaudited")
+def test_unaudited_endpoints_are_named_once() -> None:
+    """Endpoints whose rows were changed without an audit row are named once, and make no worker unready."""
+    named = ({"tenant_id": "acme", "endpoint_id": "e-1"},)
+    ok, body = ready({1: FINE, 2: replace(FINE, unaudited=named), 3: replace(FINE, unaudited=named)}, draining=False)
+
+    assert (True, named) == (ok, body["unaudited"])
+    assert "unaudited" not in ready({1: FINE}, draining=False)[1]
 
 
 def test_without_processes_it_is_not_ready() -> None:

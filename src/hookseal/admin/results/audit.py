@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hookseal.admin.results.base import HIDDEN
-from hookseal.ground.literals import ContradictionName
+from hookseal.ground.literals import ContradictionName, StaleKindName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +83,30 @@ class ContradictedHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StaleEndpoint:
+    """An endpoint that contradicts the audit log or its MAC.
+
+    `kind` is endpoint, if the row is older than the log says; record, if one of its secrets is; lost, if the row is
+    gone; unaudited, if the log does not know its generation, so that somebody with the integrity key changed the row
+    without an audit row; altered, if something other than hookseal changed it.
+    """
+
+    tenant_id: str
+    endpoint_id: str
+    kind: StaleKindName
+    generation: int | None
+    audited_generation: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedLog:
-    """Whether the audit log is as hookseal wrote it, each tenant's log, and the saved heads that it contradicts."""
+    """Whether the audit log is as hookseal wrote it, each tenant's log, and the saved heads that it contradicts.
+
+    `unaudited` are the endpoints whose rows have a generation that the log does not know: then it is not intact, as it
+    lacks a change. For an export there are none.
+    """
 
     intact: bool
     tenants: tuple[VerifiedTenant, ...]
     contradicted: tuple[ContradictedHead, ...]
+    unaudited: tuple[StaleEndpoint, ...]

@@ -2,23 +2,7 @@
 
 from dataclasses import dataclass
 
-from hookseal.admin.results.audit import ContradictedHead
-from hookseal.ground.literals import StaleKindName
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleEndpoint:
-    """An endpoint that contradicts the audit log or its MAC.
-
-    `kind` is endpoint, if the row is older than the log says; record, if one of its secrets is; lost, if the row is
-    gone; altered, if something other than hookseal changed it.
-    """
-
-    tenant_id: str
-    endpoint_id: str
-    kind: StaleKindName
-    generation: int | None
-    audited_generation: int | None
+from hookseal.admin.results.audit import ContradictedHead, StaleEndpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

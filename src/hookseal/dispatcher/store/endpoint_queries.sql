@@ -187,8 +187,8 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.
        e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref,
        e.tls_shown::text AS tls, e.tls_ref, e.lead,
        e.generation, e.has_plaintext, e.created_at, {updated_at},
-       coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
-                                WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS stale,
+       (SELECT coalesce(e.generation <> max(l.generation), e.mac IS NOT NULL) FROM hookseal.audit_log AS l
+        WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id) AS stale,
        b.pending AS pending_deliveries, b.waiting AS waiting_deliveries, b.waiting_since,
        (SELECT coalesce(array_agg(w.waiting_for), '{}')
         FROM unnest(ARRAY['breaker', 'concurrency', 'endpoint_disabled', 'order', 'rate', 'secret']) AS w (waiting_for)

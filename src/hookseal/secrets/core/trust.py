@@ -106,11 +106,19 @@ class IntegrityKey:
         return self.authenticate(_written(_covered(pointer)))
 
     def verify(self, pointer: Pointer) -> None:
-        """Raise `SecretTampered` unless the MAC matches the pointer, and the audit log knows no newer generation.
+        """Raise `SecretTampered` unless the MAC matches, and the audit log has exactly this generation as the newest.
 
         It is an `IntegrityKeyUnknown` if the MAC names a version that is not known, and a `StaleRow` if the row was
-        replaced by an older copy.
+        replaced by an older copy, or changed without an audit row.
         """
+        self.require_authentic(pointer)
+        if pointer.audited_generation is None or pointer.generation > pointer.audited_generation:
+            raise unaudited_row(pointer)
+        if pointer.generation < pointer.audited_generation:
+            raise stale_row(pointer.generation, pointer.audited_generation, "the audit log")
+
+    def require_authentic(self, pointer: Pointer) -> None:
+        """Raise as `verify` unless the MAC matches the pointer, whatever the audit log knows of it."""
         if pointer.mac is None:
             raise SecretTampered("the endpoint row has no MAC, so hookseal did not write it", advice=_MIGRATE)
         if pointer.mac_key_id is None or not self.knows(pointer.mac_key_id):
@@ -118,8 +126,6 @@ class IntegrityKey:
                 "the MAC of the endpoint row names an integrity key that is not known", advice=_REPAIR
             )
         self._require_authentic(pointer, pointer.mac, pointer.mac_key_id)
-        if pointer.audited_generation is not None and pointer.generation < pointer.audited_generation:
-            raise stale_row(pointer.generation, pointer.audited_generation, "the audit log")
 
     def __repr__(self) -> str:
         return f"IntegrityKey({self._newest})"
@@ -150,6 +156,17 @@ def stale_row(generation: int, newer: int, who: str) -> StaleRow:
     return StaleRow(
         f"the endpoint row is stale: it has generation {generation}, {who} knows {newer}",
         advice=f"find out who put it there, and {_ACCEPT}",
+        joint="; ",
+    )
+
+
+def unaudited_row(pointer: Pointer) -> StaleRow:
+    """Return the error for a row whose generation is in no audit row: every lawful move of a pointer writes one."""
+    known = "nothing" if pointer.audited_generation is None else f"{pointer.audited_generation}"
+    return StaleRow(
+        f"the endpoint row was changed without an audit row: it has generation {pointer.generation}, the audit log "
+        f"knows {known}",
+        advice=f"find out who changed it, and {_ACCEPT}",
         joint="; ",
     )
 

@@ -85,11 +85,13 @@ async def move(
 ) -> Pointer:
     """Store the locked pointer with these fields changed, a higher generation and a new MAC; return it.
 
-    The new generation is also above `beyond`. `is_same_secret`: a new ref names the same material, so the time from
-    which a scheduled rotation counts does not change. Raises `Conflict` if another endpoint of the tenant has the new
-    url, `SecretTampered` if there is no higher generation, and `SecretUnavailable`.
+    The caller must audit the new generation in the same transaction, or the row sends nothing; the returned pointer has
+    it as audited. The new generation is also above `beyond`. `is_same_secret`: a new ref names the same material, so
+    the time from which a scheduled rotation counts does not change. Raises `Conflict` if another endpoint of the tenant
+    has the new url, `SecretTampered` if there is no higher generation, and `SecretUnavailable`.
     """
-    unsigned = replace(row, **changes, generation=_next(max(row.generation, beyond)))
+    generation = _next(max(row.generation, beyond))
+    unsigned = replace(row, **changes, generation=generation, audited_generation=generation)
     moved = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
     provider = None if moved.secret_ref is None else SecretRef.parse(moved.secret_ref).provider.value
     key = (moved.tenant_id, moved.endpoint_id)

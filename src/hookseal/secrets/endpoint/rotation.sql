@@ -33,10 +33,10 @@ SELECT tenant_id,
        previous_secret_ref IS NOT NULL AND coalesce(previous_secret_expires_at > now(), false) AS overlapping,
        CASE WHEN previous_secret_expires_at > now()
             THEN ceil(extract(epoch FROM previous_secret_expires_at - now()))::bigint END AS seconds_left,
-       coalesce(generation < (SELECT max(l.generation)
-                                FROM hookseal.audit_log AS l
-                               WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2::text), false) AS stale
-  FROM hookseal.endpoints
+       (SELECT coalesce(e.generation <> max(l.generation), e.mac IS NOT NULL)
+          FROM hookseal.audit_log AS l
+         WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2::text) AS stale
+  FROM hookseal.endpoints AS e
  WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- Lists the last rotations of an endpoint, newest first.

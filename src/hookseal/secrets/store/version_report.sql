@@ -13,7 +13,7 @@ SELECT v.ref, v.state, v.scheme, v.created_at, v.changed_at,
   FROM hookseal.secret_records AS v
   LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = $1 AND e.id = $3::text::uuid
   LEFT JOIN LATERAL (
-       SELECT e.generation >= max(l.generation) AS is_this  -- a stale row signs nothing
+       SELECT coalesce(e.generation = max(l.generation), e.mac IS NULL) AS is_this  -- a stale row signs nothing
          FROM hookseal.audit_log AS l
         WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $3::text) AS newest ON true
  WHERE v.tenant_id = $1 AND v.name = $2

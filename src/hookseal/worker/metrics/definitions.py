@@ -337,7 +337,7 @@ SECRET_FAILURES: Final = Metric(
 STALE_FOUND: Final = Metric(
     name="hookseal_stale_rows_found_total",
     kind=Kind.COUNTER,
-    text="Stale endpoint rows and secret records that were found, each audited once.",
+    text="Stale endpoint rows and secret records, and unaudited rows, that were found, each audited once.",
 )
 AUDIT_REFUSED: Final = Metric(
     name="hookseal_audit_rows_refused_total",

@@ -135,7 +135,16 @@ class Answering:
         figures = self._figures() if ask.topic in {Topic.BEAT, Topic.FIGURES} else []
         moves, draining = self._probes.moves, self._probes.draining
         unrecorded = self._probes.unrecorded() if ask.topic is Topic.READY else None
-        return Answer(id=ask.id, moves=moves, draining=draining, states=states, unrecorded=unrecorded, figures=figures)
+        unaudited = await self._probes.unaudited() if ask.topic is Topic.READY else []
+        return Answer(
+            id=ask.id,
+            moves=moves,
+            draining=draining,
+            states=states,
+            unrecorded=unrecorded,
+            unaudited=unaudited,
+            figures=figures,
+        )
 
 
 class _Output(io.StringIO):

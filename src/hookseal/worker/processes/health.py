@@ -31,12 +31,14 @@ class Health(StrEnum):
 class ProcessState:
     """One process, and the results of its checks, if it was asked for them.
 
-    `unrecorded` says since when and why it cannot record, if that is so.
+    `unrecorded` says since when and why it cannot record, if that is so; `unaudited` names endpoints whose rows were
+    changed without an audit row.
     """
 
     health: Health
     states: Mapping[str, str] = field(default_factory=dict)
     unrecorded: Mapping[str, str | int] | None = None
+    unaudited: Sequence[Mapping[str, str]] = ()
 
 
 Probed = tuple[bool, dict[str, Any]]
@@ -81,6 +83,8 @@ def _all(seen: Mapping[int, ProcessState], *, status: str | None) -> Probed:
     }
     if reports := [each.unrecorded for each in seen.values() if each.unrecorded is not None]:
         body["unrecorded"] = min(reports, key=lambda report: str(report["since"]))
+    if unaudited := max((each.unaudited for each in seen.values()), key=len, default=()):
+        body["unaudited"] = unaudited  # each process reads the same tables
     return status == _OK, body
 
 

@@ -61,7 +61,7 @@ class Family(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, tag=True, frozen=True):
     """`moves` says whether the loop that takes rings runs; `states` has the result of each check that was asked for.
 
-    `unrecorded` says since when and why the process cannot record.
+    `unrecorded` says since when and why the process cannot record, `unaudited` names the endpoints of `/readyz`.
     """
 
     id: int
@@ -69,6 +69,7 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
     draining: bool
     states: dict[str, str] = {}
     unrecorded: dict[str, str | int] | None = None
+    unaudited: list[dict[str, str]] = []
     figures: list[Family] = []
 
 

@@ -70,7 +70,9 @@ class Slot:
         if answer is None:
             return ProcessState(health=Health.SILENT)
         health = of_states(answer.states, draining=answer.draining, moves=answer.moves)
-        return ProcessState(health=health, states=answer.states, unrecorded=answer.unrecorded)
+        return ProcessState(
+            health=health, states=answer.states, unrecorded=answer.unrecorded, unaudited=answer.unaudited
+        )
 
     @property
     def health(self) -> Health:

@@ -113,5 +113,6 @@ GRANT EXECUTE ON FUNCTION
     hookseal.rotation_announced_at(text, uuid),
     hookseal.url_at(text, uuid, timestamptz),
     hookseal.send_example(text, uuid, text, json, bytea),
-    hookseal.was_rewrapped(text, text)
+    hookseal.was_rewrapped(text, text),
+    hookseal.audited_generation(text, uuid)
     TO hookseal_api;

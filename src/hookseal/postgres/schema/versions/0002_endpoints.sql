@@ -154,9 +154,22 @@ COMMENT ON FUNCTION hookseal.remove_urls(integer) IS
     'Deletes up to 500 former urls, ended more than so many days ago (at least 1), that no delivery can have used';
 
 -- is_metadata stays public: a check runs with the rights of the writing role.
+-- Returns the newest generation of an endpoint that the audit log knows now. It is volatile: a statement that has waited for
+-- the lock of an endpoint reads the log as it is after the wait, not by its own snapshot, which is older.
+CREATE FUNCTION hookseal.audited_generation(tenant text, endpoint uuid) RETURNS bigint
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT max(l.generation) FROM hookseal.audit_log AS l WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2
+$$;
+COMMENT ON FUNCTION hookseal.audited_generation(text, uuid) IS
+    'The newest generation of an endpoint that the audit log knows, as committed now';
+
 REVOKE EXECUTE ON FUNCTION
-    hookseal.date_change(), hookseal.keep_url(), hookseal.url_at(text, uuid, timestamptz), hookseal.remove_urls(integer)
+    hookseal.date_change(), hookseal.keep_url(), hookseal.url_at(text, uuid, timestamptz), hookseal.remove_urls(integer),
+    hookseal.audited_generation(text, uuid)
     FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hookseal.audited_generation(text, uuid) TO hookseal_worker, hookseal_operator, hookseal_readonly;
 GRANT EXECUTE ON FUNCTION hookseal.url_at(text, uuid, timestamptz) TO hookseal_worker, hookseal_operator, hookseal_readonly;
 GRANT EXECUTE ON FUNCTION hookseal.remove_urls(integer) TO hookseal_worker;
 GRANT SELECT ON hookseal.endpoint_urls TO hookseal_worker, hookseal_operator, hookseal_readonly;
