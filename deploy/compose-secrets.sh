@@ -20,9 +20,9 @@ valkey_password=$(hex)
 printf '%s\n' "$owner_password" >owner_password
 cat >roles.sql <<SQL
 DO \$\$ BEGIN CREATE ROLE hookseal_worker NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;
-DO \$\$ BEGIN CREATE ROLE hookseal_api NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;
+DO \$\$ BEGIN CREATE ROLE hookseal_api_publisher NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;
 CREATE ROLE hookseal_app LOGIN PASSWORD '$worker_password' IN ROLE hookseal_worker;
-CREATE ROLE hookseal_http LOGIN PASSWORD '$api_password' IN ROLE hookseal_api;
+CREATE ROLE hookseal_http LOGIN PASSWORD '$api_password' IN ROLE hookseal_api_publisher;
 SQL
 printf 'requirepass %s\n' "$valkey_password" >valkey.conf
 chmod 0444 owner_password roles.sql valkey.conf

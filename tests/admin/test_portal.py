@@ -14,6 +14,7 @@ from hookseal import Admin
 from hookseal.admin import PortalAccess, PortalSession
 from hookseal.dispatcher.store import tokens
 from hookseal.errors import ConfigError, HooksealError, NotFound
+from hookseal.operations.tokens import exchange_code
 from hookseal.postgres.pool import Pool
 from tests import rows
 from tests.admin.refusals import refused_field
@@ -68,6 +69,7 @@ async def test_an_access_is_a_token_of_one_tenant_for_an_hour(admin: Admin, inst
         "expires_at": made.expires_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "user": "jane doe",
         "session_id": "s-1",
+        "generation": 1,
     }
     assert [
         {"action": "portal.added", "subject": f"token:{made.name}", "who": JANE, "before": None, "after": facts}
@@ -79,8 +81,8 @@ async def test_one_of_every_tenant_lets_an_operator_in(admin: Admin, installatio
     made = await added(admin, "*", scopes=["read", "operate"], user="ole")
     session = await admin.portal.exchange(code=code_of(made))
     assert ("*", ("read", "operate"), "ole") == (session.tenant_id, session.scopes, session.user)
-    assert ["portal.opened", "portal.added"] == [
-        row.action for row in (await admin.audit.list(tenant_id="_system", limit=2)).items
+    assert ["portal.opened", "portal.code_spent", "portal.added"] == [
+        row.action for row in (await admin.audit.list(tenant_id="_system", limit=3)).items
     ]
     for more in ("manage", "reveal", "publish"):
         with pytest.raises(asyncpg.CheckViolationError):
@@ -118,9 +120,8 @@ async def test_a_code_ends_after_ten_minutes_and_with_its_token(admin: Admin, in
     """The address at which the product lets the user in again is known afterwards, too."""
     late, revoked, expired, used = [await added(admin, refresh_url=BACK) for _ in range(4)]
     session = await admin.portal.exchange(code=code_of(used))
-    pool = installation.pool
-    await rows.change(pool, "api_tokens", late.token_id, created_at=rows.ago(minutes=10, seconds=1))
-    await rows.change(pool, "api_tokens", expired.token_id, expires_at=rows.ago(seconds=1))
+    await installation.change_token(late.token_id, created_at=rows.ago(minutes=10, seconds=1))
+    await installation.change_token(expired.token_id, expires_at=rows.ago(seconds=1))
     await admin.tokens.revoke(name=revoked.name, actor=JANE)
     for unusable in (late, revoked, expired, used):
         with pytest.raises(NotFound, match="the code was used, or has expired"):
@@ -138,7 +139,7 @@ async def test_a_code_ends_after_ten_minutes_and_with_its_token(admin: Admin, in
 
 async def test_a_code_is_good_for_ten_minutes(admin: Admin, installation: Installation) -> None:
     made = await added(admin)
-    await rows.change(installation.pool, "api_tokens", made.token_id, created_at=rows.ago(minutes=9, seconds=50))
+    await installation.change_token(made.token_id, created_at=rows.ago(minutes=9, seconds=50))
     assert made.expires_at == (await admin.portal.exchange(code=code_of(made))).expires_at
 
 
@@ -179,7 +180,8 @@ async def test_all_portals_of_a_tenant_end(admin: Admin, installation: Installat
     with pytest.raises(NotFound):
         await admin.portal.exchange(code=code_of(two))
     assert ["revoked"] * 3 == [each.state for each in (await admin.tokens.list(tenant_id="acme", portal=True)).items]
-    [row] = (await audited(installation.pool))[before:]
+    *each_end, row = (await audited(installation.pool))[before:]
+    assert {f"token:{each.name}" for each in (one, two, session)} == {end["subject"] for end in each_end}
     assert ("portal.expired", "tenant:acme", JANE, {"tokens": 3, "seconds": 0, "session_ids": []}) == (
         row["action"], row["subject"], row["who"], row["after"]
     )  # fmt: skip
@@ -212,11 +214,11 @@ async def test_a_session_ends_with_the_token_whose_code_made_it(admin: Admin, in
     session, others = [await admin.portal.exchange(code=code_of(each)) for each in (made, other)]
     await admin.tokens.revoke(name=made.name, actor=JANE)
     assert [False, False, True, True] == await may_be_used(admin, made, session, other, others)
-    assert {"sessions": 1} == (await audited(installation.pool))[-1]["after"]
+    assert {"sessions": 1, "generation": 3} == (await audited(installation.pool))[-1]["after"]
 
     await admin.tokens.revoke(name=others.name, actor=JANE)
     assert [True, False] == await may_be_used(admin, other, others)
-    assert (await audited(installation.pool))[-1]["after"] is None
+    assert {"generation": 2} == (await audited(installation.pool))[-1]["after"]
 
 
 async def test_wrong_codes_cost_one_look_up_together(admin: Admin) -> None:
@@ -256,7 +258,8 @@ async def test_a_session_that_begins_meanwhile_ends_with_the_others(
     async with installation.pool.acquire() as other:
         transaction = other.transaction()
         await transaction.start()
-        await tokens.exchange(other, code=tokens.digest(made.code.reveal()), token=tokens.digest(text))
+        code = tokens.digest(made.code.reveal())
+        await exchange_code(installation.operator(other), code=code, token=tokens.digest(text))
         calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
             "portals": lambda: admin.portal.expire_all(tenant_id="acme", actor=JANE),
             "tenant": lambda: admin.tenants.delete(tenant_id="acme", actor=JANE),

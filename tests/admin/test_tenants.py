@@ -161,7 +161,9 @@ async def test_a_tenant_is_deleted_with_what_acts_for_it(admin: Admin, installat
     assert [True, False, False] == [token is None for token in found]
     assert ["globex"] == [tenant.tenant_id for tenant in (await admin.tenants.list()).items]
     log = await audited(installation.pool)
-    assert ["endpoint.deleted", "endpoint.deleted", "tenant.deleted"] == [row["action"] for row in log[-3:]]
+    assert ["endpoint.deleted", "endpoint.deleted", "token.revoked", "tenant.deleted"] == [
+        row["action"] for row in log[-4:]
+    ]
     assert {"endpoints": 2, "cancelled_deliveries": 1, "revoked_tokens": 1} == log[-1]["after"]
     for call in (admin.tenants.get(tenant_id="acme"), admin.tenants.delete(tenant_id="acme", actor=JANE)):
         with pytest.raises(NotFound):

@@ -53,8 +53,8 @@ async def test_a_token_is_found_until_it_is_revoked(admin: Admin, installation: 
     }
     of = {"subject": "token:billing", "who": JANE}
     assert [
-        {"action": "token.added", **of, "before": None, "after": facts},
-        {"action": "token.revoked", **of, "before": facts, "after": None},
+        {"action": "token.added", **of, "before": None, "after": facts | {"generation": 1}},
+        {"action": "token.revoked", **of, "before": facts, "after": {"generation": 2}},
     ] == await audited(installation.pool)
 
 
@@ -79,7 +79,7 @@ async def test_one_token_of_a_name_is_in_use(admin: Admin, installation: Install
     second = await added(admin, expires_at=datetime.now(UTC) + timedelta(days=1))
     with pytest.raises(Conflict):
         await added(admin)
-    await rows.change(installation.pool, "api_tokens", second.token_id, expires_at=rows.ago(seconds=1))
+    await installation.change_token(second.token_id, expires_at=rows.ago(seconds=1))
     assert await admin.tokens.find(text_of(second)) is None
     listed = await admin.tokens.list(tenant_id="*")
     assert ["expired", "revoked"] == [token.state for token in listed.items]

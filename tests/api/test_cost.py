@@ -30,8 +30,9 @@ SET LOCAL session_replication_role = replica;
 INSERT INTO hookseal.tenants (tenant_id, created_at)
 SELECT 't' || n, now() + make_interval(secs => n) FROM generate_series({least}, {most}) AS n;
 INSERT INTO hookseal.event_types (name, description) SELECT 'a.t' || n, '' FROM generate_series({least}, {most}) AS n;
-INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes)
-SELECT 't' || n % 10, hookseal.uuid7(), 'a' || n, sha256(n::text::bytea), '{{read}}'
+INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, generation, signature, signature_key_id)
+SELECT 't' || n % 10, hookseal.uuid7(), 'a' || n, sha256(n::text::bytea), '{{read}}', 1,
+       decode(repeat('00', 64), 'hex'), '1'
 FROM generate_series({least}, {most}) AS n;
 INSERT INTO hookseal.replays (tenant_id, id, state, ended_at, states, until, end_id, rate, cursor, matched)
 SELECT CASE WHEN n % 10 = 0 THEN 'acme' ELSE 'other' END, hookseal.uuid7(), 'done', now(), '{{failed}}', now(),

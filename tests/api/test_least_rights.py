@@ -1,4 +1,4 @@
-"""A process without a master key, as the SQL role of the API: what it answers, and that it can do no more."""
+"""A process without a master key, as its SQL role: what it answers, and that it can do no more."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -39,8 +39,8 @@ SELECT concat((SELECT array_agg(e ORDER BY e.id) FROM hookseal.endpoints AS e),
 async def keyless(
     installation: Installation, admin: Admin, environ: dict[str, str]
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client that may do everything, of a process without a master key whose login is of `hookseal_api`."""
-    async with login(installation.pool, environ["DATABASE_URL"], "hookseal_api") as (role, url):
+    """Yield a client that may do everything, of a process without a master key that has the role for that."""
+    async with login(installation.pool, environ["DATABASE_URL"], "hookseal_api_publisher") as (role, url):
         await admin.producers.grant(role=role, tenant_id="*", actor="the tests")
         plain = {name: value for name, value in environ.items() if not name.startswith("SECRETS_")}
         async with (

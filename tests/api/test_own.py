@@ -403,7 +403,7 @@ async def test_what_is_no_token_is_refused(admin: Admin, publisher: Publisher, i
     ended = await admin.tokens.add(
         name="ended", tenant_id="*", scopes=["read"], expires_at=datetime.now(UTC) + timedelta(hours=1), actor="test"
     )
-    await rows.change(installation.pool, "api_tokens", expires_at=rows.ago(minutes=1), created_at=rows.ago(hours=1))
+    await installation.change_token(ended.token_id, expires_at=rows.ago(minutes=1), created_at=rows.ago(hours=1))
     async with served(app(admin, publisher)) as url, httpx.AsyncClient(base_url=url) as client:
         for token in ("x", "whst_" + "A" * 43, "whst_", "*", "%00", ended.token.reveal().decode()):
             answer = await client.get("/api/v1/app", headers={"authorization": f"Bearer {token}"})

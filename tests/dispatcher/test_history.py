@@ -330,10 +330,11 @@ async def test_a_worker_deletes_rows_only_through_the_functions(stored: History)
 
 
 _TOKENS = """
-INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, created_at, expires_at, revoked_at, portal)
+INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, created_at, expires_at, revoked_at, portal,
+                                 generation, signature, signature_key_id)
 SELECT 'acme', hookseal.uuid7(), t.name || n, sha256((t.name || n)::bytea), '{read}', now() - interval '99 days',
        CASE WHEN t.portal THEN now() - interval '92 days' ELSE t.expires_at END,
-       t.revoked_at, t.portal
+       t.revoked_at, t.portal, 1, decode(repeat('00', 64), 'hex'), '1'
 FROM (VALUES ($1::text, $2::timestamptz, $3::timestamptz, $4::boolean)) AS t (name, expires_at, revoked_at, portal),
      generate_series(1, $5) AS n
 """

@@ -19,19 +19,26 @@ from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
 from hookseal.operations.endpoint.rotation import rotate_secret, signing
 from hookseal.operations.operator import Operator
+from hookseal.operations.tokens import publish_key
 from hookseal.postgres.pool import Connection, Pool
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.core.token_seal import TokenSeal
 from hookseal.secrets.endpoint.pointer import lock, move
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
 from hookseal.secrets.key import keys
 from hookseal.secrets.store.postgres import PostgresStore
+from tests import rows
 
+_TOKEN = """
+SELECT t.*, t.id::text AS token_id, t.user_name AS "user", t.made_of::text AS made_of
+FROM hookseal.api_tokens AS t WHERE t.id = $1::text::uuid
+"""
 T = TypeVar("T")
 P = ParamSpec("P")
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
@@ -141,6 +148,14 @@ class Installation:
         event = NewEvent(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return await publish_json(self.pool, event, '{"n": 1}')
 
+    async def change_token(self, token_id: str, **changes: Any) -> None:
+        """Change a token as if it had been made so: it is signed again."""
+        await rows.change(self.pool, "api_tokens", token_id, **changes)
+        row = await self.pool.fetchrow(_TOKEN, token_id)
+        assert row is not None
+        signed = TokenSeal(self.unlocked.integrity).signed(dict(row))
+        await rows.change(self.pool, "api_tokens", token_id, signature=signed["signature"])
+
     async def settle(self) -> None:
         """Release the due probes and all released deliveries, as the leader does."""
         holds = PostgresHeldEndpoints(self.pool)
@@ -164,6 +179,7 @@ async def begin(pool: Pool) -> Installation:
     async with pool.acquire() as connection:
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM hookseal.secret_keys)"):
             await keys.initialise(connection, keyring(), PostgresStore(connection, keyring()), os.urandom)
+            await publish_key(connection, (await unlock(connection, Provider.DB, keyring())).integrity)
     return Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
 
 

@@ -34,6 +34,8 @@ FOR_ALL = {
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
     "tokens.sql: free_name",  # the name of a token is unique in the installation
     "tokens.sql: use",  # of tokens that were found by their text
+    *("tokens.sql: lock_code", "tokens.sql: lock_name"),  # a code and a name are unique in the installation
+    *("tokens.sql: newest", "tokens.sql: sign_again", "tokens.sql: revoke"),  # of tokens that one of these has locked
     *("migrate_secrets.sql: may_read", "migrate_secrets.sql: count_unmigrated", "migrate_secrets.sql: count_plaintext"),
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed", "records.sql: in_use"),
     *("compromise.sql: count", "restore.sql: reopen_drained_keys"),
@@ -45,7 +47,7 @@ FOR_ALL = {
 WHOLE_FILES = {"database.sql"}  # counts of the whole installation, for the metrics
 
 
-THE_INSTALLATIONS = {"alembic_version", "event_types", "secret_keys", "workers", "control"}
+THE_INSTALLATIONS = {"alembic_version", "event_types", "secret_keys", "workers", "control", "token_keys"}
 BY_ID = {"deliveries"}  # each update writes every index of it: that of its tenant and id is on `delivery_links`
 
 

@@ -24,8 +24,8 @@ def test_every_named_test_exists(file: str, test: str) -> None:
 
 
 def test_every_attack_has_all_parts() -> None:
-    """A1 to A21 each say what the attacker does, what prevents it, which test shows it, and what remains."""
-    assert [f"A{number}" for number in range(1, 22)] == [heading.split()[0] for heading in ATTACKS]
+    """A1 to A22 each say what the attacker does, what prevents it, which test shows it, and what remains."""
+    assert [f"A{number}" for number in range(1, 23)] == [heading.split()[0] for heading in ATTACKS]
     for name, text in ATTACKS.items():
         headings = re.findall(r"^\*\*([A-Z][a-z]+ [a-z]+)", text, re.MULTILINE)
         assert ["The attacker", "What holds", "What remains"] == headings, name

@@ -32,6 +32,7 @@ CHANGES = {
         "column endpoints.tls_shown is missing",
         # the rights to the column go with it
         "rights of hookseal_api to table hookseal.endpoints differs",
+        "rights of hookseal_api_publisher to table hookseal.endpoints differs",
         "rights of hookseal_operator to table hookseal.endpoints differs",
         "rights of hookseal_readonly to table hookseal.endpoints differs",
         "rights of hookseal_worker to table hookseal.endpoints differs",

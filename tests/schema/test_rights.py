@@ -157,6 +157,7 @@ async def test_what_a_role_writes_is_granted_by_column(pool: Pool) -> None:
         ("hookseal_readonly", []),
         ("hookseal_worker", [*_HALVES, "secret_keys.check_value", "events.body"]),
         ("hookseal_api", ["secret_keys.check_value", "events.body"]),
+        ("hookseal_api_publisher", []),
         ("hookseal_reveal", ["secret_records.sealed", "secret_records.share"]),
         ("hookseal_backup", _SECRET),
         ("hookseal_operator", ["endpoints.secret", *_HALVES, "secret_keys.check_value", "events.body"]),
@@ -295,6 +296,8 @@ REFUSED_TO_API = [
     "UPDATE hookseal.control SET epoch = epoch + 1",
     "DELETE FROM hookseal.tenants",
     "UPDATE hookseal.api_tokens SET digest = digest",
+    "UPDATE hookseal.token_keys SET public_key = public_key",
+    "INSERT INTO hookseal.token_keys (key_id, public_key) VALUES ('2', '')",
     "SELECT hookseal.forbid_plaintext()",
     "SELECT hookseal.remove_events(1, now())",
 ]

@@ -68,8 +68,9 @@ INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject,
 SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x',
        'endpoint:' || md5((n % 2000)::text)::uuid, format('{"generation":%s}', n)::json, '', '', '1'
 FROM generate_series(1, 20000) AS n;
-INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes)
-SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}' FROM generate_series(1, 2000) AS n;
+INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, generation, signature, signature_key_id)
+SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}', 1, decode(repeat('00', 64), 'hex'), '1'
+FROM generate_series(1, 2000) AS n;
 INSERT INTO hookseal.idempotency_keys (tenant_id, actor, key_digest, call, fingerprint)
 SELECT 'acme', 'jane', sha256(n::text::bytea), 'endpoint.create', sha256('') FROM generate_series(1, 2000) AS n;
 INSERT INTO hookseal.tenants (tenant_id, uid, created_at)
@@ -103,12 +104,13 @@ _PLACES = [
     (("dispatcher.store", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "cancel_held"), (7, None, None, 1_000), "deliveries_waiting"),
     (("dispatcher.store", "tokens.sql", "find"), (["00" * 32],), "api_tokens_digest_key"),
+    (("dispatcher.store", "tokens.sql", "find"), (["00" * 32],), "audit_log_of_subject"),
     (("dispatcher.store", "tokens.sql", "get"), (_ENDPOINT,), "api_tokens_id_key"),
     (("dispatcher.store", "idempotency.sql", "first"), ("acme", "jane", bytes(32)), "idempotency_keys_pkey"),
-    (("dispatcher.store", "tokens.sql", "exchange"), (bytes(32), bytes(32)), "api_tokens_code_digest_key"),
+    (("dispatcher.store", "tokens.sql", "lock_code"), (bytes(32),), "api_tokens_code_digest_key"),
     (("dispatcher.store", "tokens.sql", "of_portals"), (["00" * 32],), "api_tokens_code_digest_key"),
     (("dispatcher.store", "tokens.sql", "of_portals"), (["00" * 32],), "api_tokens_digest_key"),
-    (("dispatcher.store", "tokens.sql", "revoke_sessions"), ("acme", _ENDPOINT), "api_tokens_of_a_code"),
+    (("dispatcher.store", "tokens.sql", "lock_sessions"), ("acme", _ENDPOINT), "api_tokens_of_a_code"),
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_pkey"),
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_uid"),
     (("dispatcher.store", "tenants.sql", "oldest"), (_TIME, "t7", 51), "tenants_by_age"),

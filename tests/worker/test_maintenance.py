@@ -285,8 +285,10 @@ async def test_old_keys_of_requests_are_removed_without_haste(site: Site) -> Non
 async def test_tokens_that_ended_leave_without_haste(site: Site) -> None:
     """The leader removes them batch after batch, with the same pauses."""
     await site.pool.execute(
-        "INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, revoked_at)"
-        " SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}', now() - interval '31 days'"
+        "INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, revoked_at, generation,"
+        " signature, signature_key_id)"
+        " SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}', now() - interval '31 days',"
+        " 1, decode(repeat('00', 64), 'hex'), '1'"
         " FROM generate_series(1, $1) AS n",
         BATCH + 1,
     )

@@ -133,5 +133,6 @@ class Portal:
     async def _find(self, batch: Batch[bytes, dict[str, Any] | None]) -> None:
         async with self._session.reading() as db:
             found = await tokens.of_portals(db, [text for text, _ in batch])
+        found = await self._session.genuine(found)
         for text, future in batch:
             resolve(future, found.get(text))

@@ -2,10 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -19,6 +19,7 @@ from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool, c
 from hookseal.postgres.savepoint import part_with_our_path, require_plain_types
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import Failures, for_operator, in_use, missing_right
+from hookseal.secrets.core.ref import Provider
 
 if TYPE_CHECKING:
     from hookseal.operations.bulk import Further
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from hookseal.operations.sending import Sending
     from hookseal.secrets.boot import Unlocked
     from hookseal.secrets.core.keyring import KeyRing
+    from hookseal.secrets.core.token_seal import TokenSeal
+    from hookseal.secrets.core.trust import IntegrityKey
     from hookseal.secrets.key.stores import Outside
 
 NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
@@ -46,6 +49,7 @@ class Session(ABC):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._seal: TokenSeal | None = None  # what verified tokens last
         self._joined_now = set[int]()  # of the callers' connections: two parts at once would undo each other
         self._pings = Turns(_PINGS_AT_ONCE, most_of_one=_PINGS_OF_ONE)
         self._many = asyncio.Lock()  # two that hold some of the connections could wait for each other's
@@ -115,6 +119,28 @@ class Session(ABC):
         async with self._many, self.changing(actor) as operator:
             yield operator, self._further
 
+    async def genuine(self, found: Mapping[bytes, dict[str, Any]]) -> dict[bytes, dict[str, Any]]:
+        """Return those of the tokens that are signed under the integrity key.
+
+        With a master key the integrity key is unlocked, and compared with that of now before a token is refused.
+        Without one the public keys in PostgreSQL verify. It needs connections of its own. Raises as `changing` does.
+        """
+        from hookseal.secrets.core.token_seal import TokenSeal  # noqa: PLC0415 -- most commands do not need it
+
+        for compare in (False, True):
+            if all(self._seal is not None and self._seal.is_authentic(token) for token in found.values()):
+                break
+            with self.failures():
+                key = await self._integrity(compare=compare) if self._has_lasting_key else None
+            if self._seal is None or self._seal.key is not key:
+                self._seal = TokenSeal(key)
+        seal = self._seal
+        return {text: token for text, token in found.items() if seal is not None and seal.is_authentic(token)}
+
+    @property
+    def _has_lasting_key(self) -> bool:
+        return self.settings.loaded_secrets is not None and self.settings.secrets.provider is not Provider.DEV
+
     @contextmanager
     def failures(self) -> Iterator[None]:
         """Translate errors of PostgreSQL in the block."""
@@ -151,6 +177,10 @@ class Session(ABC):
         self, who: str, connection: Connection | None, tenant: str | None
     ) -> "AbstractAsyncContextManager[Operator]":
         """Give an operator on the caller's connection, or on one of its own, with the secrets unlocked."""
+
+    @abstractmethod
+    async def _integrity(self, *, compare: bool) -> "IntegrityKey":
+        """Return the integrity key: as it was unlocked last or, with `compare`, as it is now."""
 
     @abstractmethod
     def _further(self) -> AbstractAsyncContextManager[Connection]:
@@ -234,6 +264,9 @@ class PoolSession(Session):
         async with turn, self._connected(connection) as db:
             yield Operator(connection=db, who=who, unlocked=unlocked, follow=self._secrets.of)
 
+    async def _integrity(self, *, compare: bool) -> "IntegrityKey":
+        return await self._secrets.integrity(compare=compare)
+
     @asynccontextmanager
     async def _further(self) -> AsyncIterator[Connection]:
         async with self._turn(None), self._connected(None) as connection:
@@ -300,14 +333,22 @@ class CommandSession(Session):
         tenant: str | None,  # noqa: ARG002 -- a command takes no turns
     ) -> "AsyncIterator[Operator]":
         from hookseal.operations.operator import Operator  # noqa: PLC0415 -- what reads does not need it
-        from hookseal.operations.unlocking import unlock_for_changes  # noqa: PLC0415 -- the same
+
+        unlocked = await self._unlock()
+        async with self._connected(connection) as db:
+            yield Operator(connection=db, unlocked=unlocked, who=who)
+
+    async def _integrity(self, *, compare: bool) -> "IntegrityKey":  # noqa: ARG002 -- a command was unlocked just now
+        return (await self._unlock()).integrity
+
+    async def _unlock(self) -> "Unlocked":
+        from hookseal.operations.unlocking import unlock_for_changes  # noqa: PLC0415 -- what reads does not need it
 
         source = await self.source()
         if self._kept is None:
             outside = await self._resources.enter_async_context(self.outside())
             self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=outside)
-        async with self._connected(connection) as db:
-            yield Operator(connection=db, unlocked=self._kept, who=who)
+        return self._kept
 
     def _further(self) -> AbstractAsyncContextManager[Connection]:
         return opening.connection(self.settings.database)
@@ -347,6 +388,9 @@ class PartSession(Session):
 
         async with self._connected(connection) as db:
             yield Operator(connection=db, unlocked=self._whole.unlocked, who=who)
+
+    async def _integrity(self, *, compare: bool) -> "IntegrityKey":  # noqa: ARG002 -- the whole has compared it
+        return self._whole.unlocked.integrity
 
     def _further(self) -> AbstractAsyncContextManager[Connection]:
         raise _not_in_a_part()

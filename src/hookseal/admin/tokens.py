@@ -89,6 +89,7 @@ class Tokens:
     async def find(self, token: str) -> Token | None:
         """Return the token with this text if it may be used now, else None. It needs no master key, and no actor.
 
+        It must be signed under the integrity key, and be no older copy: what only SQL wrote is not found.
         It is looked up each time; calls that come while a look-up runs share the next one. Every wrong text that has
         the form of a token takes as long as another one, and any other text is none without a look-up. The first use of
         a day is recorded as `last_used_on`.
@@ -99,6 +100,10 @@ class Tokens:
     async def _find(self, batch: Batch[bytes, Token | None]) -> None:
         async with self._session.reading() as db:
             rows = await tokens.find(db, [text for text, _ in batch])
+        rows = await self._session.genuine(rows)
+        if not all(row["was_used_today"] for row in rows.values()):
+            async with self._session.reading() as db:
+                await tokens.use(db, rows.values())
         found = {text: of_row(Token, row) for text, row in rows.items()}
         for text, future in batch:
             resolve(future, found.get(text))

@@ -56,6 +56,7 @@ class Action(StrEnum):
     TOKEN_ADDED = "token.added"  # noqa: S105 - the name of an action
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an action
     PORTAL_ADDED = "portal.added"
+    PORTAL_CODE_SPENT = "portal.code_spent"
     PORTAL_OPENED = "portal.opened"
     PORTALS_EXPIRED = "portal.expired"
     KEY_INITIALISED = "key.initialised"

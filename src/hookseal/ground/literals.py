@@ -89,6 +89,7 @@ ActionName: TypeAlias = Literal[
     "token.added",
     "token.revoked",
     "portal.added",
+    "portal.code_spent",
     "portal.opened",
     "portal.expired",
     "key.initialised",

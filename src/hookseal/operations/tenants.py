@@ -11,6 +11,7 @@ from hookseal.errors import Conflict, Refused
 from hookseal.ground.ids import TenantId, may_be_tenant
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.operations.tokens import audit_ends
 
 MOST_ENDPOINTS: Final = 100  # so that the transaction ends within a few seconds
 
@@ -72,12 +73,13 @@ async def delete_tenant(operator: Operator, wanted: str) -> Deleted:
             )
         cancelled = sum([await delete_endpoint(operator, tenant, endpoint) for endpoint in endpoints])
         revoked = await tokens.revoke_all(connection, tenant)
+        await audit_ends(operator, revoked)
         await tenants.delete(connection, tenant)
-        counts = {"endpoints": len(endpoints), "cancelled_deliveries": cancelled, "revoked_tokens": revoked}
+        counts = {"endpoints": len(endpoints), "cancelled_deliveries": cancelled, "revoked_tokens": len(revoked)}
         await operator.audit(
             Action.TENANT_DELETED, of=f"tenant:{tenant}", tenant=tenant, before=_facts(before), after=counts
         )
-    return Deleted(tenant_id=tenant, endpoints=len(endpoints), cancelled=cancelled, tokens=revoked)
+    return Deleted(tenant_id=tenant, endpoints=len(endpoints), cancelled=cancelled, tokens=len(revoked))
 
 
 def _facts(tenant: Mapping[str, Any]) -> dict[str, object]:

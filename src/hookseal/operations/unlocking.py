@@ -16,6 +16,7 @@ from hookseal.secrets import boot
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.kms.keys import key_wrapper
 from hookseal.secrets.resolve.cache import CacheLimits
@@ -98,10 +99,12 @@ class KeptSecrets:
         """
         if self._kept is not None and not is_joined:
             return None
-        try:
-            return await self.of(await boot.basis(self._pool))
-        except SecretDenied as error:
-            raise Refused(str(error), advice=error.advice, joint=error.joint) from None
+        return await self._now()
+
+    async def integrity(self, *, compare: bool) -> IntegrityKey:
+        """Return the integrity key: as unlocked last or, with `compare`, as it is now. Raises as `for_change`."""
+        kept = self._kept
+        return (await self._now() if kept is None or compare else kept.unlocked).integrity
 
     async def of(self, basis: str) -> Unlocked:
         """Return the secrets that fit this basis, which the caller has just read. Raises as `for_change` does."""
@@ -117,6 +120,12 @@ class KeptSecrets:
     async def aclose(self) -> None:
         """Close all connections to providers outside PostgreSQL."""
         await self._opened.aclose()
+
+    async def _now(self) -> Unlocked:
+        try:
+            return await self.of(await boot.basis(self._pool))
+        except SecretDenied as error:
+            raise Refused(str(error), advice=error.advice, joint=error.joint) from None
 
     async def _unlock(self) -> _Kept:
         if self._outside is None:

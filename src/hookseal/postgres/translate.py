@@ -189,7 +189,8 @@ def missing_right(error: BaseException, place: str) -> Refused:
     return Refused(
         f"{place} does not let this role do it ({type(error).__name__}): log in as the owner of the schema, or let "
         "the owner grant this role hookseal_operator (to change), hookseal_worker (to deliver), hookseal_api (to serve "
-        "the HTTP API; with hookseal_reveal it also opens secrets) or hookseal_readonly (to look)",
+        "the HTTP API; with hookseal_reveal it also opens secrets), hookseal_api_publisher (the same without a key) or "
+        "hookseal_readonly (to look)",
         advice="to let a role publish, run `hookseal producer grant --role ROLE --tenant TENANT` as an operator",
         joint="; ",
     )

@@ -6,11 +6,13 @@ Those of a portal let a customer in for a while, and may have a code, which make
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+from asyncpg import Record
 
 from hookseal.errors import Conflict, Defect, Malformed, NotFound
 from hookseal.ground.ids import TenantId, before, paged, require_limit
@@ -22,6 +24,10 @@ _PREFIX: Final = b"whst_"  # ground/log.py masks what begins with it
 _CODE_PREFIX: Final = b"whsc_"  # the same
 _BYTES: Final = 32
 _ONE: Final = re.compile(rb"wh(?:st|sc)_[A-Za-z0-9_-]{43}")  # 32 bytes in base64
+_COLUMNS: Final = (  # of a token that is added, in the order of the statement
+    *("tenant_id", "token_id", "name", "digest", "scopes", "created_at", "expires_at", "portal", "user", "session_id"),
+    *("refresh_url", "code_digest", "made_of", "generation", "signature", "signature_key_id", "code_spent_at"),
+)
 
 
 class Scope(StrEnum):
@@ -97,82 +103,110 @@ def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
     return tuple(scope for scope in Scope if scope in names)
 
 
-async def add(connection: Connection, token: NewToken) -> dict[str, Any]:
+class Seal(Protocol):
+    """Signs tokens, and tells whether one is as it was signed."""
+
+    def signed(self, token: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the token with its signature."""
+        ...
+
+    def is_authentic(self, token: Mapping[str, Any]) -> bool:
+        """Return whether the token is as it was signed."""
+        ...
+
+
+async def add(connection: Connection, token: NewToken, seal: Seal) -> dict[str, Any]:
     """Store the token, in the caller's transaction. The name of a token that has expired is free.
 
     Raises `Conflict` if a token of this name is in use, `Malformed` if it would have expired already, `Unavailable`.
     """
     await _SQL.execute(connection, "free_name", token.name)
-    row = await _SQL.row(
-        connection,
-        "add",
-        token.tenant_id,
-        token.name,
-        token.digest,
-        [scope.value for scope in token.scopes],
-        token.expires_at,
-    )
+    begun = await _SQL.row(connection, "begin", token.tenant_id, token.name, None, token.expires_at)
+    granted = {"tenant_id": token.tenant_id, "scopes": token.scopes, "digest": token.digest}
+    row = await _add(connection, begun, granted, seal)
     if row is None:
         raise Conflict("a token of this name is in use: revoke it first, or choose another name", field="name")
     if row["state"] != "active":
         raise Malformed("expires_at must be a time in the future", field="expires_at")
-    return dict(row)
+    return row
 
 
-async def revoke(connection: Connection, name: str) -> tuple[dict[str, Any], int]:
+async def revoke(connection: Connection, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Revoke the token, in the caller's transaction: no search that begins after the commit finds it.
 
-    Return it, and how many sessions ended with it: those that were made of its code. Raises `NotFound` if no token of
-    this name is in use, `Unavailable`.
+    Return it, and the sessions that ended with it: those that were made of its code. The audit log must get the
+    `generation` of each, so that no copy of it is used. Raises `NotFound` if no token of this name is in use,
+    `Unavailable`.
     """
-    row = await _SQL.row(connection, "revoke", name)
-    if row is None:
+    found = await _revoked(connection, await _locked(connection, "lock_name", name))
+    if not found:
         raise NotFound("no token of this name is in use", field="name")
+    [row] = found
     # A statement of its own: the first one may have waited for a session that was being made, which it cannot see.
-    sessions = await _SQL.execute(connection, "revoke_sessions", row["tenant_id"], row["token_id"])
-    return dict(row), sessions
+    sessions = await _locked(connection, "lock_sessions", row["tenant_id"], row["token_id"])
+    return row, await _revoked(connection, sessions)
 
 
-async def revoke_all(connection: Connection, tenant: TenantId) -> int:
-    """Revoke every token of the tenant, in the caller's transaction; return how many. Raises `Unavailable`."""
-    return await _twice(connection, "revoke_all", tenant)
+async def revoke_all(connection: Connection, tenant: TenantId) -> list[dict[str, Any]]:
+    """Revoke every token of the tenant, in the caller's transaction, and return them as `revoke` does.
+
+    Raises `Unavailable`.
+    """
+    # A session that is being made of a code has the row of the code locked, so the first run waits for it, and cannot
+    # see it. The second one does.
+    return [
+        token for _ in range(2) for token in await _revoked(connection, await _locked(connection, "lock_all", tenant))
+    ]
 
 
-async def add_portal(connection: Connection, portal: NewPortal) -> dict[str, Any]:
+async def add_portal(connection: Connection, portal: NewPortal, seal: Seal) -> dict[str, Any]:
     """Store a token of a portal with its code, in the caller's transaction. Its name is new.
 
     Raises `Malformed` if it would have ended already, `Unavailable`.
     """
-    row = await _SQL.row(
-        connection,
-        "add_portal",
-        portal.tenant_id,
-        portal.digest,
-        [scope.value for scope in portal.scopes],
-        portal.seconds,
-        portal.not_after,
-        portal.user,
-        portal.session_id,
-        portal.refresh_url,
-        portal.code_digest,
-    )
+    begun = await _SQL.row(connection, "begin", portal.tenant_id, None, portal.seconds, portal.not_after)
+    granted = {
+        "tenant_id": portal.tenant_id,
+        "scopes": portal.scopes,
+        "digest": portal.digest,
+        "portal": True,
+        "user": portal.user,
+        "session_id": portal.session_id,
+        "refresh_url": portal.refresh_url,
+        "code_digest": portal.code_digest,
+    }
+    row = await _add(connection, begun, granted, seal)
     if row is None:
-        raise Defect("add_portal returns one row")
+        raise Defect("the name and the texts of a portal are new")
     if row["state"] != "active":
         raise Malformed("not_after must be a time in the future", field="not_after")
-    return dict(row)
+    return row
 
 
-async def exchange(connection: Connection, *, code: bytes, token: bytes) -> dict[str, Any]:
+async def exchange(
+    connection: Connection, *, code: bytes, token: bytes, seal: Seal
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Spend the code with that digest, and store the token of a session with this one, in the caller's transaction.
 
-    It may do what the token of the code may do, and ends with it. Raises `NotFound` if the code was used, or cannot be
-    used any more, and `Unavailable`.
+    Return the session, which may do what the token of the code may do, and ends with it; and the token of the code,
+    whose new `generation` the audit log must get. Raises `NotFound` if the code was used, cannot be used any more, or
+    is not genuine, and `Unavailable`.
     """
-    row = await _SQL.row(connection, "exchange", code, token)
-    if row is None:
+    found = await _newest(connection, await _locked(connection, "lock_code", code), seal)
+    if not found:
         raise unusable_code()
-    return dict(row)
+    [spent] = found
+    [spent] = await _sign_again(connection, [spent | {"code_spent_at": spent["read_at"]}], seal)
+    begun = await _SQL.row(connection, "begin", spent["tenant_id"], None, None, spent["expires_at"])
+    granted = {
+        **{name: spent[name] for name in ("tenant_id", "scopes", "portal", "user", "session_id", "refresh_url")},
+        "digest": token,
+        "made_of": spent["token_id"],
+    }
+    session = await _add(connection, begun, granted, seal)
+    if session is None:  # a code that was spent before is spent, whatever its row says
+        raise unusable_code()
+    return session, spent
 
 
 def unusable_code() -> NotFound:
@@ -183,28 +217,68 @@ def unusable_code() -> NotFound:
 async def of_portals(executor: Executor, texts: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
     """Return the tokens of portals with these texts, or with these codes, by one statement, each by its text.
 
-    Neither need be usable any more. Raises `Unavailable`.
+    Neither need be usable any more, or genuine. Raises `Unavailable`.
     """
     digests = {digest(text).hex(): text for text in texts}
     rows = await _SQL.rows(executor, "of_portals", list(digests))
-    return {digests[row["digest"]]: dict(row) for row in rows}
+    return {digests[row["asked"]]: dict(row) for row in rows}
 
 
-async def expire_portals(connection: Connection, tenant: TenantId, *, seconds: int, session_ids: Sequence[str]) -> int:
+async def expire_portals(
+    connection: Connection, tenant: TenantId, *, seconds: int, session_ids: Sequence[str], seal: Seal
+) -> list[dict[str, Any]]:
     """Let the tokens of the tenant's portals end in so many seconds; with `session_ids` only those of these.
 
-    It is done in the caller's transaction. Return of how many the end has changed. Raises `Unavailable`.
+    It is done in the caller's transaction. One that is not genuine ends at once. Return those whose end has changed,
+    with the `generation` that the audit log must get. Raises `Unavailable`.
     """
-    return await _twice(connection, "expire_portals", tenant, seconds, list(session_ids))
+    ended: list[dict[str, Any]] = []
+    for _ in range(2):  # as in `revoke_all`
+        ids = await _locked(connection, "lock_portals", tenant, seconds, list(session_ids))
+        kept = await _newest(connection, ids, seal) if seconds else []
+        ended += await _revoked(connection, sorted({*ids} - {token["token_id"] for token in kept}))
+        shorter = [token | {"expires_at": token["read_at"] + timedelta(seconds=seconds)} for token in kept]
+        ended += await _sign_again(connection, shorter, seal)
+    return ended
 
 
-async def _twice(connection: Connection, name: str, *arguments: Any) -> int:
-    """Run a statement that ends tokens of a tenant, and run it again; return how many it changed.
+async def publish_key(connection: Connection, key_id: str, public_key: bytes) -> None:
+    """Store the key that verifies tokens, for processes without a master key. Raises `Unavailable`."""
+    await _SQL.execute(connection, "publish_key", key_id, public_key)
 
-    A session that is being made of a code has the row of the code locked, so the first run waits for it, and cannot see
-    it. The second one does.
-    """
-    return sum([await _SQL.execute(connection, name, *arguments) for _ in range(2)])
+
+async def _add(
+    connection: Connection, begun: Record | None, granted: Mapping[str, Any], seal: Seal
+) -> dict[str, Any] | None:
+    """Sign and store a token; return None if its name is in use."""
+    if begun is None:
+        raise Defect("begin returns one row")
+    scopes = [str(scope) for scope in granted["scopes"]]
+    token = seal.signed({**dict.fromkeys(_COLUMNS), "portal": False, **dict(begun), **granted, "scopes": scopes})
+    row = await _SQL.row(connection, "add", *(token[name] for name in _COLUMNS if name != "code_spent_at"))
+    return None if row is None else dict(row)
+
+
+async def _locked(connection: Connection, name: str, *arguments: Any) -> list[str]:
+    return [row["token_id"] for row in await _SQL.rows(connection, name, *arguments)]
+
+
+async def _revoked(connection: Connection, ids: list[str]) -> list[dict[str, Any]]:
+    return [dict(row) for row in await _SQL.rows(connection, "revoke", ids)] if ids else []
+
+
+async def _newest(connection: Connection, ids: list[str], seal: Seal) -> list[dict[str, Any]]:
+    """Return those of the tokens that are genuine, and no older copies."""
+    found = await _SQL.rows(connection, "newest", ids) if ids else []
+    return [token for token in map(dict, found) if seal.is_authentic(token)]
+
+
+async def _sign_again(connection: Connection, tokens: list[dict[str, Any]], seal: Seal) -> list[dict[str, Any]]:
+    """Store the changes of genuine tokens, each with the next generation."""
+    signed = [seal.signed(token | {"generation": token["generation"] + 1}) for token in tokens]
+    columns = ("token_id", "expires_at", "code_spent_at", "generation", "signature", "signature_key_id")
+    await _SQL.execute(connection, "sign_again", *([token[name] for token in signed] for name in columns))
+    return signed
 
 
 async def get(executor: Executor, token_id: str) -> dict[str, Any]:
@@ -216,18 +290,21 @@ async def get(executor: Executor, token_id: str) -> dict[str, Any]:
 
 
 async def find(executor: Executor, texts: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
-    """Return the tokens with these texts that may be used now, by one statement, each by its text.
+    """Return the tokens with these texts that may be used now, if they are genuine, by one statement, each by its text.
 
-    The first use of a day is recorded, by a second statement. Raises `Unavailable`.
+    None is an older copy of a token that has ended. Raises `Unavailable`.
 
     Any text costs the same: it is hashed first, and the digest is looked up in an index. The comparison with other
     digests tells nothing, because nobody can choose the digest of a text.
     """
     digests = {digest(text).hex(): text for text in texts}
-    rows = await _SQL.rows(executor, "find", list(digests))
-    if unused := [row["token_id"] for row in rows if not row["was_used_today"]]:
+    return {digests[row["asked"]]: dict(row) for row in await _SQL.rows(executor, "find", list(digests))}
+
+
+async def use(executor: Executor, tokens: Iterable[Mapping[str, Any]]) -> None:
+    """Record the first use of a day of tokens that `find` returned. Raises `Unavailable`."""
+    if unused := [token["token_id"] for token in tokens if not token["was_used_today"]]:
         await _SQL.execute(executor, "use", unused)
-    return {digests[row["digest"]]: dict(row) for row in rows}
 
 
 async def page(

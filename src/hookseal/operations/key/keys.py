@@ -10,6 +10,7 @@ from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint.rotation import end_overlap, rotate_secret
 from hookseal.operations.operator import Operator, limit_transaction
+from hookseal.operations.tokens import publish_key
 from hookseal.postgres.pool import Connection
 from hookseal.postgres.translate import translated
 from hookseal.secrets.boot import unlock
@@ -19,6 +20,7 @@ from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
 from hookseal.secrets.key import active_key, compromise, keys, rewrap, stores
@@ -61,6 +63,7 @@ async def begin(
             store = await _new_store(connection, used, provider, outside)
             status = await keys.initialise(connection, used, store, random_bytes)
             unlocked = await unlock(connection, provider, used, outside=outside)
+            await publish_key(connection, unlocked.integrity)
             await Operator(connection=connection, unlocked=unlocked, who=who).audit(
                 Action.KEY_INITIALISED,
                 of=f"key:{status.key_id or provider}",
@@ -188,6 +191,8 @@ async def rotate_integrity_key(operator: Operator, random_bytes: Callable[[int],
         ref = await store.rotate(SYSTEM_TENANT, INTEGRITY_NAME, material, purpose=Purpose.INTEGRITY)
         older = [version.ref for version in await store.versions(SYSTEM_TENANT, INTEGRITY_NAME) if version.ref != ref]
         after = {"key_id": str(ref.version), "integrity_ref": str(ref)}
+        rotated = IntegrityKey(key_id=str(ref.version), material=material)
+        await publish_key(connection, rotated)
         await operator.audit(Action.INTEGRITY_ROTATED, of="integrity", before={"key_id": integrity.key_id}, after=after)
     integrity.adopt(str(ref.version), material)  # not before the commit, because others could not verify its MACs
     integrity.make_under(str(ref.version))

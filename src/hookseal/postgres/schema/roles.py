@@ -14,6 +14,7 @@ ROLES: Final = (
     "hookseal_operator",
     "hookseal_readonly",
     "hookseal_api",
+    "hookseal_api_publisher",
     "hookseal_reveal",
     "hookseal_backup",
 )

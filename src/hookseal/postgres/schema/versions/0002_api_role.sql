@@ -1,7 +1,10 @@
--- The role of a process that serves the HTTP API: it manages tenants, endpoints, tokens and deliveries.
+-- The roles of a process that serves the HTTP API: it manages tenants, endpoints, tokens and deliveries.
 --
---   hookseal_api     manages what belongs to tenants. It opens no secret of a tenant, and changes no master key and no producer
---   hookseal_reveal  may open them, too: to reveal a secret, to send a ping, to change one of several headers
+--   hookseal_api            manages what belongs to tenants. It opens no secret of a tenant, and changes no master key and no
+--                           producer
+--   hookseal_reveal         may open them, too: to reveal a secret, to send a ping, to change one of several headers
+--   hookseal_api_publisher  of a process without a master key: it reads, and writes nothing. `hookseal producer grant` lets it
+--                           publish
 --
 -- It needs the installation's own secrets, for the MACs of endpoints and of the audit log. A column cannot be granted for some
 -- rows only, so it reads those by a function.
@@ -50,14 +53,17 @@ END
 $$;
 
 -- What it reads.
-GRANT USAGE ON SCHEMA hookseal TO hookseal_api, hookseal_reveal;
+GRANT USAGE ON SCHEMA hookseal TO hookseal_api, hookseal_api_publisher, hookseal_reveal;
 GRANT SELECT ON hookseal.alembic_version, hookseal.control, hookseal.workers, hookseal.deliveries, hookseal.delivery_links,
                 hookseal.attempts, hookseal.operator_notices, hookseal.secret_rotations, hookseal.audit_log,
                 hookseal.audit_heads, hookseal.held_endpoints, hookseal.lanes, hookseal.lines, hookseal.replays,
                 hookseal.rotation_canaries, hookseal.endpoint_stats, hookseal.endpoint_states, hookseal.endpoint_backlog,
-                hookseal.audience, hookseal.secret_keys, hookseal.tenants, hookseal.event_types, hookseal.api_tokens, hookseal.endpoint_urls
-    TO hookseal_api;
-GRANT SELECT (tenant_id, id, event_type, channels, occurred_at, correlation_id, traceparent, tracestate, body) ON hookseal.events TO hookseal_api;
+                hookseal.audience, hookseal.tenants, hookseal.event_types, hookseal.api_tokens, hookseal.token_keys, hookseal.endpoint_urls
+    TO hookseal_api, hookseal_api_publisher;
+GRANT SELECT ON hookseal.secret_keys TO hookseal_api;
+GRANT SELECT (tenant_id, id, event_type, channels, occurred_at, correlation_id, traceparent, tracestate)
+    ON hookseal.events TO hookseal_api, hookseal_api_publisher;
+GRANT SELECT (body) ON hookseal.events TO hookseal_api;
 GRANT SELECT (tenant_id, id, uid, name, description, metadata, url, shares_url, url_since, event_types, channels, enabled, disabled_reason, disabled_at, last_disabled_reason,
               last_disabled_at, first_failure_at, last_failure_at, scheme, algorithm, timeout_ms,
               max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed, concurrency, rate,
@@ -65,11 +71,14 @@ GRANT SELECT (tenant_id, id, uid, name, description, metadata, url, shares_url, 
               secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
               secret_provider, secret_updated_at, rotate_every_days, lead, headers_ref, header_names, tls_ref, tls_shown,
               generation, mac, mac_key_id, has_plaintext, created_at, updated_at)
-    ON hookseal.endpoints TO hookseal_api;
+    ON hookseal.endpoints TO hookseal_api, hookseal_api_publisher;
 GRANT SELECT (tenant_id, name, version, ref, endpoint_id, provider, purpose, scheme, key_id, wrapped_by, state,
               created_at, changed_at)
-    ON hookseal.secret_records TO hookseal_api;
-GRANT SELECT (tenant_id, name, version, provider, why, since) ON hookseal.secret_leftovers TO hookseal_api;
+    ON hookseal.secret_records TO hookseal_api, hookseal_api_publisher;
+GRANT SELECT (tenant_id, name, version, provider, why, since)
+    ON hookseal.secret_leftovers TO hookseal_api, hookseal_api_publisher;
+GRANT SELECT (key_id, created_at, state, promoted_at, drained_at, compromised_at, retired_at, destroyed_at)
+    ON hookseal.secret_keys TO hookseal_api_publisher;
 GRANT SELECT (sealed, share) ON hookseal.secret_records TO hookseal_reveal;
 
 -- What it writes: of tenants, endpoints, deliveries and tokens what an operator writes; of secrets new versions and states.
@@ -78,9 +87,9 @@ GRANT INSERT (tenant_id, uid, name, metadata), UPDATE (uid, name, metadata, crea
 GRANT INSERT (name, description, schemas, deprecated, archived),
       UPDATE (description, schemas, deprecated, archived, updated_at)
     ON hookseal.event_types TO hookseal_api;
-GRANT INSERT (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, code_digest,
-              made_of),
-      UPDATE (expires_at, revoked_at, last_used_on, code_spent_at)
+GRANT INSERT (tenant_id, id, name, digest, scopes, created_at, expires_at, portal, user_name, session_id, refresh_url,
+              code_digest, made_of, generation, signature, signature_key_id),
+      UPDATE (expires_at, revoked_at, code_spent_at, generation, signature, signature_key_id)
     ON hookseal.api_tokens TO hookseal_api;
 GRANT DELETE,
       INSERT (tenant_id, id, uid, description, metadata, url, shares_url, event_types, channels, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
@@ -116,3 +125,11 @@ GRANT EXECUTE ON FUNCTION
     hookseal.was_rewrapped(text, text),
     hookseal.audited_generation(text, uuid)
     TO hookseal_api;
+GRANT EXECUTE ON FUNCTION
+    hookseal.uuid7(),
+    hookseal.duration_bounds(),
+    hookseal.duration_percentile(bigint[], double precision),
+    hookseal.rotation_announced_at(text, uuid),
+    hookseal.url_at(text, uuid, timestamptz),
+    hookseal.was_rewrapped(text, text)
+    TO hookseal_api_publisher;

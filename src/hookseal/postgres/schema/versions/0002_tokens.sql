@@ -6,6 +6,10 @@
 -- A token of a portal lets a customer in for a while; one for every tenant, which may only read and operate, an operator. It may
 -- have a code, for a link: used once, within ten minutes, it makes another token, that of a session. A code is stored as its
 -- SHA-256, too.
+--
+-- All that a token grants is signed (ed25519) under a key that is derived from the integrity key, so nobody without that key can
+-- make a token, or change one. `generation` is the number that the audit log has for its name: each end of a token has a higher
+-- one there, so an older copy of a row is refused.
 
 CREATE TABLE hookseal.api_tokens (
     tenant_id     text                   NOT NULL CHECK (tenant_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' OR tenant_id = '*'),
@@ -25,6 +29,9 @@ CREATE TABLE hookseal.api_tokens (
     code_digest   bytea                  UNIQUE CHECK (octet_length(code_digest) = 32),
     code_spent_at timestamptz,
     made_of       uuid,
+    generation    bigint                 NOT NULL,
+    signature     bytea                  NOT NULL CHECK (octet_length(signature) = 64),
+    signature_key_id text                NOT NULL,
     PRIMARY KEY (tenant_id, id),
     CONSTRAINT api_tokens_of_a_portal CHECK (
         CASE WHEN portal
@@ -46,9 +53,34 @@ COMMENT ON COLUMN hookseal.api_tokens.refresh_url IS 'Where the product lets the
 COMMENT ON COLUMN hookseal.api_tokens.code_digest IS 'SHA-256 of its code, which is used within ten minutes of created_at';
 COMMENT ON COLUMN hookseal.api_tokens.code_spent_at IS 'When the code was used, which it is once';
 COMMENT ON COLUMN hookseal.api_tokens.made_of IS 'Of a session: the token whose code made it, with which it ends';
+COMMENT ON COLUMN hookseal.api_tokens.generation IS 'The highest that the audit log has of this name, or it is refused';
+COMMENT ON COLUMN hookseal.api_tokens.signature IS 'Of all other columns but revoked_at and last_used_on';
+COMMENT ON COLUMN hookseal.api_tokens.signature_key_id IS 'The version of the integrity key from which its key is derived';
 CREATE UNIQUE INDEX api_tokens_in_use ON hookseal.api_tokens (name) WHERE revoked_at IS NULL;
 CREATE UNIQUE INDEX api_tokens_of_a_code ON hookseal.api_tokens (tenant_id, made_of) WHERE made_of IS NOT NULL;
 CREATE INDEX api_tokens_by_end ON hookseal.api_tokens ((least(revoked_at, expires_at)));
+
+-- With these keys a process without a master key verifies tokens. One with it derives them itself.
+CREATE TABLE hookseal.token_keys (
+    key_id     text        PRIMARY KEY CHECK (key_id ~ '^[1-9][0-9]{0,18}$'),
+    public_key bytea       NOT NULL CHECK (octet_length(public_key) = 32),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN hookseal.token_keys.key_id IS 'The version of the integrity key';
+COMMENT ON COLUMN hookseal.token_keys.public_key IS 'The ed25519 key that verifies the tokens signed under it';
+
+-- Records that these tokens were used today. It waits for nobody: another use of today, or a revocation, has the row locked.
+CREATE FUNCTION hookseal.use_tokens(ids uuid[]) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE hookseal.api_tokens AS t
+    SET last_used_on = (now() AT TIME ZONE 'UTC')::date
+    WHERE t.id IN (SELECT u.id FROM hookseal.api_tokens AS u
+                   WHERE u.id = ANY (ids) AND u.last_used_on IS DISTINCT FROM (now() AT TIME ZONE 'UTC')::date
+                   FOR UPDATE SKIP LOCKED)
+$$;
+COMMENT ON FUNCTION hookseal.use_tokens(uuid[]) IS 'Records that these tokens were used today';
 
 -- Deletes up to 500 tokens that ended long ago: those of a portal, of which each visit makes one, after 7 days, others after 30.
 -- Returns how many it deleted. It waits for no lock.
@@ -77,10 +109,13 @@ COMMENT ON FUNCTION hookseal.remove_tokens() IS
 
 REVOKE EXECUTE ON FUNCTION hookseal.remove_tokens() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hookseal.remove_tokens() TO hookseal_worker;
+REVOKE EXECUTE ON FUNCTION hookseal.use_tokens(uuid[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hookseal.use_tokens(uuid[]) TO hookseal_operator, hookseal_api, hookseal_api_publisher;
 GRANT SELECT,
-      INSERT (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, code_digest,
-              made_of),
-      UPDATE (expires_at, revoked_at, last_used_on, code_spent_at)
+      INSERT (tenant_id, id, name, digest, scopes, created_at, expires_at, portal, user_name, session_id, refresh_url,
+              code_digest, made_of, generation, signature, signature_key_id),
+      UPDATE (expires_at, revoked_at, code_spent_at, generation, signature, signature_key_id)
     ON hookseal.api_tokens TO hookseal_operator;
+GRANT SELECT, INSERT (key_id, public_key), UPDATE (public_key) ON hookseal.token_keys TO hookseal_operator;
 GRANT SELECT (tenant_id, id, name, scopes, created_at, expires_at, revoked_at, last_used_on, portal, user_name, session_id)
     ON hookseal.api_tokens TO hookseal_readonly;
