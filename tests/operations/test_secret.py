@@ -3,6 +3,7 @@
 import pytest
 
 from hookseal.audit import log
+from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import WaitingFor
 from hookseal.dispatcher.core.policy import Wait
 from hookseal.dispatcher.store.endpoints import NewEndpoint
@@ -304,7 +305,9 @@ async def test_another_tenants_secret_is_not_revealed(installation: Installation
         await revealed(installation, endpoint, TenantId("globex"))
     async with installation.pool.acquire() as connection, connection.transaction():
         found = await lock(connection, tenant=TENANT, endpoint_id=endpoint)
-        await move(connection, installation.unlocked.integrity, found, secret_ref=victim.secret_ref)
+        moved = await move(connection, installation.unlocked.integrity, found, secret_ref=victim.secret_ref)
+        after = {"generation": moved.generation}  # an attacker with the right to append can write this row, too
+        await installation.operator(connection).audit(Action.SECRET_ROTATED, of=moved, after=after)
     with pytest.raises(SecretDenied):
         await revealed(installation, endpoint)
 
