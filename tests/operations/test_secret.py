@@ -391,6 +391,8 @@ NOTHING_SEALED = {
     "audit_heads.mac": "a MAC under the integrity key",
     "api_tokens.digest": "the SHA-256 of a token",
     "api_tokens.code_digest": "the SHA-256 of a code",
+    "api_tokens.signature": "the signature of a token, which nobody makes without the integrity key",
+    "token_keys.public_key": "a public key",
     "idempotency_keys.fingerprint": "an HMAC of a request, under a key of its client that is not stored",
     "idempotency_keys.key_digest": "the SHA-256 of that key",
 }
