@@ -79,9 +79,9 @@ class Terminal:
         await self.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
 
     @asynccontextmanager
-    async def up(self, **settings: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+    async def up(self, *options: str, **settings: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
         """Run `hookseal up` for the length of the block; yield its process and its first output."""
-        process = await self.start("up", "--json", **settings)
+        process = await self.start("up", *options, "--json", **settings)
         assert process.stdout is not None
         try:
             line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
@@ -187,6 +187,27 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         assert shown == await terminal.run_on_stack("delivery", "show", delivery["delivery_id"])
         assert 0 == (await ended(process, signal.SIGTERM))[0]
     assert [] == processes_in(terminal.temporary)
+
+
+@pytest.mark.req("DEL-21", part="svix")
+async def test_endpoints_of_the_api_can_sign_as_svix(terminal: Terminal) -> None:
+    """With the option, and the receiver verifies them, as an endpoint of a command with the same option."""
+    async with terminal.up("--scheme", "svix") as (process, ready):
+        where = {"url": ready["receiver_url"] + "api"}
+        async with httpx.AsyncClient(
+            base_url=f"{ready['api_url']}/api/v1/app/acme", headers={"authorization": f"Bearer {ready['token']}"}
+        ) as client:
+            assert 201 == (await client.post("/endpoint", json=where)).status_code
+        mine = ("--tenant", "acme", "--url", ready["receiver_url"] + "command", "--scheme", "svix")
+        await terminal.run_on_stack("endpoint", "add", *mine)
+        listed = (await terminal.run_on_stack("endpoint", "list", "--tenant", "acme"))["items"]
+        assert ["svix", "svix"] == [each["scheme"] for each in listed]
+        published = await terminal.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+        for each in published["deliveries"]:
+            await delivered(terminal, each["delivery_id"])
+        _, out, _ = await ended(process, signal.SIGINT)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert {("/api", True), ("/command", True)} == {(each["path"], each["verified"]) for each in events}
 
 
 async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:

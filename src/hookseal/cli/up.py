@@ -5,8 +5,9 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,6 +17,7 @@ from hookseal.cli.shared.runtime import run
 from hookseal.config import names
 from hookseal.config.keys import INSTALLATION, KMS, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.errors import Malformed
+from hookseal.ground.wire import Scheme
 
 app: Final = typer.Typer()
 
@@ -26,6 +28,9 @@ _OTHER_KEYS: Final = frozenset({NEXT_KEY, PREVIOUS_KEYS, *WRAPPED_NAMES, KMS, IN
 def up(
     context: typer.Context,
     *,
+    scheme: Annotated[
+        Scheme, typer.Option(help="How new endpoints of the HTTP API sign: standard, svix or x-webhook.")
+    ] = Scheme.STANDARD,
     as_json: JsonLines = False,
 ) -> None:
     """Run an embedded PostgreSQL and Valkey, a worker, the HTTP API, and a receiver that prints every request.
@@ -55,7 +60,11 @@ def up(
     parts = embedded_part("hookseal.demo.up")
     folder = embedded_part("hookseal.demo.state").default_folder()
     _report("starting ... (Ctrl-C ends it)")
-    run(parts.stay_up(folder, _say_json if as_json else _say_text, report=_report))
+    run(
+        parts.stay_up(
+            folder, _say_json if as_json else partial(_say_text, scheme=scheme), report=_report, scheme=scheme
+        )
+    )
     _report("ended; the data stays for the next start")
 
 
@@ -106,14 +115,15 @@ def _curl(event: Mapping[str, Any], path: str, body: Mapping[str, Any]) -> str:
     return f"curl {headers} {event['api_url']}/api/v1/app/globex/{path} -d {shlex.quote(json.dumps(body))}"
 
 
-def _say_text(event: dict[str, Any]) -> None:
+def _say_text(event: dict[str, Any], scheme: Scheme = Scheme.STANDARD) -> None:
     if event["event"] == "up.ready":
+        signs = "" if scheme is Scheme.STANDARD else f" --scheme {scheme}"
         emit(
             event,
             as_json=False,
             text=f"Ready. In a second terminal, in this folder:\n\n"
             f'{_path_line()}  eval "$(hookseal up env)"\n'
-            f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'\n"
+            f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'{signs}\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
             f"  hookseal delivery list\n\n"
             f"Or over HTTP, from any language:\n\n"

@@ -22,6 +22,7 @@ from hookseal.embedded.stack import stack
 from hookseal.errors import HooksealError, NotFound, Unavailable, with_advice
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.wire import Scheme
 from hookseal.pages.serving import PATH
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.pool import Pool
@@ -51,13 +52,19 @@ _ENDING: Final = (
 )
 
 
-async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, report: Callable[[str], None]) -> None:
+async def stay_up(
+    folder: Path,
+    say: Callable[[dict[str, object]], None],
+    *,
+    report: Callable[[str], None],
+    scheme: Scheme = Scheme.STANDARD,
+) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP. Published events stay in the folder for the next run.
 
     `report` is called with where the data is, if that is not the folder, with the settings of the environment that it
     does not use, and at the first signal with what it waits for then; a second one kills worker and API. The folder
     must be an absolute path, since other processes use it. `say` is called once when everything is up, and then for
-    each request to the receiver. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
+    each request to the receiver. New endpoints of the HTTP API sign in `scheme`. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
     running in the folder.
     """
     stop, at_once = asyncio.Event(), asyncio.Event()
@@ -75,7 +82,7 @@ async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, rep
     logging.getLogger("asyncpg.pool").disabled = True
     with state.lock_folder(folder):
         state.keep_logs(folder)
-        await _hold(folder, say, report, stop, at_once)
+        await _hold(folder, say, report, stop, at_once, scheme)
 
 
 @asynccontextmanager
@@ -96,6 +103,7 @@ async def _hold(
     report: Callable[[str], None],
     stop: asyncio.Event,
     at_once: asyncio.Event,
+    scheme: Scheme,
 ) -> None:
     async with stack(folder) as both:
         if (elsewhere := state.elsewhere(folder, (both.postgres.folder, both.valkey.folder))) is not None:
@@ -104,7 +112,11 @@ async def _hold(
         token = await _token(installation, folder)
         environment, api_port = installation.environment(os.environ), state.api_port(folder)
         pages_url = f"http://{HOST}:{api_port}{PATH}"
-        of_api = environment | {"HOOKSEAL_API_PORT": str(api_port), PORTAL_URL: pages_url}
+        of_api = environment | {
+            "HOOKSEAL_API_PORT": str(api_port),
+            "HOOKSEAL_API_SCHEME": scheme.value,
+            PORTAL_URL: pages_url,
+        }
         async with (
             _receiver(installation, state.receiver_port(folder), say, at_once) as receiver_url,
             worker_process(environment, folder / "worker.log", at_once=at_once) as worker,
