@@ -64,8 +64,8 @@ async def stay_up(
     `report` is called with where the data is, if that is not the folder, with the settings of the environment that it
     does not use, and at the first signal with what it waits for then; a second one kills worker and API. The folder
     must be an absolute path, since other processes use it. `say` is called once when everything is up, and then for
-    each request to the receiver. New endpoints of the HTTP API sign in `scheme`. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
-    running in the folder.
+    each request to the receiver. New endpoints of the HTTP API sign in `scheme`. Raises `Unavailable` if a part does
+    not start or ends, `Refused` if another `up` is running in the folder.
     """
     stop, at_once = asyncio.Event(), asyncio.Event()
 
