@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 
 from hookseal.demo.installation import Installation, install, with_next_key
 from hookseal.demo.process import Start, start_worker, worker_process
+from hookseal.dispatcher.core.endpoint_settings import EndpointSettings
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.embedded.folders import for_servers, scratch
@@ -347,8 +348,8 @@ class Endpoints:
         """Yield each endpoint. It gets events of the type `EVENT`, and those of a type that is its own."""
         for number, url in enumerate(self.urls(receiver)):
             tenant, types = self.names[number % self.tenants], (EVENT, event_of(number // self.tenants))
-            made = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=types)
-            yield replace(made, concurrency=self.limit, timeout_ms=self.timeout_ms)
+            settings = EndpointSettings(concurrency=self.limit, timeout_ms=self.timeout_ms)
+            yield NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=types, settings=settings)
 
 
 def event_of(number: int) -> str:

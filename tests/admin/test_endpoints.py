@@ -88,7 +88,7 @@ async def test_each_step_of_an_endpoint_is_audited(admin: Admin, installation: I
     assert (added.endpoint_id, URL, ("invoice.*",)) == (listed.endpoint_id, listed.url, listed.event_types)
 
     updated = await admin.endpoints.update(**changing, name="billing", timeout_ms=7000, expect_generation=1)
-    assert ("timeout_ms", "name") == updated.changed
+    assert ("name", "timeout_ms") == updated.changed
     assert () == (await admin.endpoints.update(**changing, name="billing")).changed
     disabled = await admin.endpoints.disable(**changing, reason="it moves")
     assert (True, False, "it moves") == (disabled.changed, disabled.enabled, disabled.disabled_reason)

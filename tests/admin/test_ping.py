@@ -45,7 +45,7 @@ FLIP_A_BIT = (
 async def added(installation: Installation, url: str, tls: TlsIdentity = NONE, **how: Any) -> AddedEndpoint:
     """Add an endpoint for that url with a header of its own."""
     secret = how.pop("secret", None)
-    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), timeout_ms=15_000, **how)
+    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), settings={"timeout_ms": 15_000}, **how)
     return await installation.add(new, secret, headers={"x-token": TOKEN}, tls=tls)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hookseal.admin import arguments
 from hookseal.api import forms
 from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS, kind
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 
@@ -33,12 +34,7 @@ TEXTS: list[tuple[Any, Callable[[str], object]]] = [
 NUMBERS: list[tuple[Any, Callable[[int], object]]] = [
     (forms.ThrottleRate, endpoint_rules.requests_a_second),
     (forms.GracePeriod, arguments.overlap_seconds),
-    (forms.TimeoutMs, endpoint_rules.timeout_ms),
-    (forms.MaxAttempts, endpoint_rules.max_attempts),
-    (forms.BackoffBase, endpoint_rules.backoff_base_seconds),
-    (forms.BackoffCap, endpoint_rules.backoff_cap_seconds),
-    (forms.RotateEveryDays, endpoint_rules.rotate_every_days),
-    (forms.Concurrency, endpoint_rules.concurrency),
+    *((forms.form(name), setting.check) for name, setting in SETTINGS.items() if kind(name) is int),
     (forms.ReplayRate, arguments.rate_per_second),
 ]
 # Words near the rules: no alphabet of all characters finds their borders.
@@ -96,7 +92,7 @@ def test_a_number_is_accepted_within_its_description_only(form: Any, check: Call
 
 
 def test_a_schedule_is_accepted_within_its_description_only() -> None:
-    described = schema(forms.RetrySchedule)
+    described = schema(forms.form("retry_schedule"))
     delay = described["items"]
 
     assert (1, endpoint_rules.MAX_DELAYS, 1, endpoint_rules.MAX_DELAY_SECONDS) == (

@@ -185,9 +185,9 @@ async def test_a_customer_who_may_not_reveal_gets_no_header_at_an_address_of_the
         official(product.token.reveal().decode(), ready["url"]) as svix,
     ):
         of: dict[str, Any] = {"tenant_id": TenantId("acme"), "event_types": ("*",)}
-        plain = NewEndpoint(**of, url=f"{mine.base_url}/hook", uid="plain")
+        plain = NewEndpoint(**of, url=f"{mine.base_url}/hook", settings={"uid": "plain"})
         await world.installation.add(plain, headers={"x-api-key": b"Zq7-canary"})
-        tls = NewEndpoint(**of, url=my_tls.url, uid="tls", timeout_ms=15_000)
+        tls = NewEndpoint(**of, url=my_tls.url, settings={"uid": "tls", "timeout_ms": 15_000})
         await world.installation.add(tls, tls=identity(AUTHORITY.client("ours"), AUTHORITY))
         await world.delivered(*await world.publish())
         assert ("Zq7-canary", ["ours"]) == ((await mine.wait_for(1)).headers["x-api-key"], my_tls.clients)

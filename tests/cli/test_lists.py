@@ -107,7 +107,7 @@ def plain(text: str) -> list[str]:
 async def filled(begun: Begun, role: str) -> dict[str, str]:
     """Put one row with long names into each list; return the id of each."""
     pool = begun.stored.pool
-    new = NewEndpoint(tenant_id=TenantId(TENANT), url=URL, event_types=("*",), name=NAME)
+    new = NewEndpoint(tenant_id=TenantId(TENANT), url=URL, event_types=("*",), settings={"name": NAME})
     endpoint = (await begun.stored.add(new)).pointer.endpoint_id
     await begun.stored.rotate(endpoint, tenant=TENANT, overlap_seconds=3_600)
     event = await rows.event(pool, TENANT, id=EVENT, event_type=TYPE, correlation_id="c" * 128)

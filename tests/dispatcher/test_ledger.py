@@ -570,7 +570,7 @@ async def test_one_that_a_worker_has_parked_is_claimed(stored: Installation) -> 
 @pytest.mark.req("DEL-17")
 async def test_only_the_head_of_a_line_is_claimed_alone(installation: Installation) -> None:
     await installation.add(
-        NewEndpoint(tenant_id=_ACME, url="https://receiver.example/1", event_types=("*",), ordered=True)
+        NewEndpoint(tenant_id=_ACME, url="https://receiver.example/1", event_types=("*",), settings={"ordered": True})
     )
     head, behind = [(await installation.deliveries())[0] for _ in range(2)]
     async with installation.pool.acquire() as connection:

@@ -63,9 +63,11 @@ async def case(request: pytest.FixtureRequest, begun_pool: Pool) -> Case:
         tenant_id=RING.tenant_id,
         url="https://receiver.example/hook",
         event_types=("*",),
-        max_attempts=RETRIES.attempts_allowed,
-        backoff_base_seconds=RETRIES.backoff_base_seconds,
-        backoff_cap_seconds=RETRIES.backoff_cap_seconds,
+        settings={
+            "max_attempts": RETRIES.attempts_allowed,
+            "backoff_base_seconds": RETRIES.backoff_base_seconds,
+            "backoff_cap_seconds": RETRIES.backoff_cap_seconds,
+        },
     )
     await installation.add(new)
     [ring] = await installation.deliveries()

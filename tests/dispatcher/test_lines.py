@@ -76,7 +76,7 @@ async def test_what_waits_in_line_is_not_marked_as_rung(stored: Installation, be
 async def add(
     stored: Installation, url: str = "https://receiver.example/1", *, what: OnDeadLetter = OnDeadLetter.STOP
 ) -> EndpointId:
-    new = NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), ordered=True, on_dead_letter=what)
+    new = NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), settings={"ordered": True, "on_dead_letter": what})
     return (await stored.add(new)).pointer.endpoint_id
 
 
@@ -678,8 +678,7 @@ async def test_concurrent_claims_keep_the_order(begun_pool: Pool, seed: int) -> 
             tenant_id=TenantId("acme"),
             url="https://receiver.example/",
             event_types=("*",),
-            ordered=True,
-            on_dead_letter=OnDeadLetter.STOP,
+            settings={"ordered": True, "on_dead_letter": OnDeadLetter.STOP},
         )
     )
     race = Race(stored, random.Random(seed))

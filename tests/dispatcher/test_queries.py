@@ -311,7 +311,9 @@ async def test_the_facts_are_those_of_the_tables(begun_pool: Pool) -> None:
     """The facts are those of the tables: lease, newest attempt, probe, and what is ahead in the order."""
     stored = await begin(begun_pool)
     await stored.add(
-        NewEndpoint(tenant_id=TenantId("acme"), url="https://r.example/", event_types=("*",), ordered=True)
+        NewEndpoint(
+            tenant_id=TenantId("acme"), url="https://r.example/", event_types=("*",), settings={"ordered": True}
+        )
     )
     ledger = PostgresLedger(begun_pool, worker="w-1", lease_seconds=45)
     [first], [second] = [await stored.deliveries() for _ in range(2)]
@@ -609,7 +611,7 @@ async def test_hour_and_day_add_up_the_written_counts(installation: Installation
 @pytest.mark.req("DEL-09")
 async def test_list_details_and_statistics_have_one_state(installation: Installation) -> None:
     """The state is the first of these that is true; the lane says what holds the endpoint before what crowds it."""
-    ordered = NewEndpoint(tenant_id=ACME, url="https://e.example", event_types=("*",), ordered=True)
+    ordered = NewEndpoint(tenant_id=ACME, url="https://e.example", event_types=("*",), settings={"ordered": True})
     endpoint, pool = (await installation.add(ordered)).pointer.endpoint_id, installation.pool
     await installation.deliveries()
     for state, lane, change in (

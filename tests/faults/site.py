@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 from uuid import uuid4
 
 import asyncpg
 from aiohttp import web
 from redis.asyncio import Redis
 
+from hookseal.dispatcher.core.endpoint_settings import EndpointSettings
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.embedded.postgres import postgres
@@ -259,10 +260,13 @@ async def open_site(
         yield site
 
 
-async def subscribe(site: Site, path: str, **changes: Any) -> None:
+async def subscribe(site: Site, path: str, **changes: Unpack[EndpointSettings]) -> None:
     """Add an endpoint of this path of the receiver that gets every event, with these fields changed."""
     new = NewEndpoint(
-        tenant_id=TENANT, url=site.receiver.base_url + path, event_types=("*",), **{"backoff_base_seconds": 1} | changes
+        tenant_id=TENANT,
+        url=site.receiver.base_url + path,
+        event_types=("*",),
+        settings={"backoff_base_seconds": 1, **changes},
     )
     assert site.installation is not None
     added = await site.installation.add(new)

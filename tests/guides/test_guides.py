@@ -55,8 +55,7 @@ async def failed(
         tenant_id=TenantId("acme"),
         url=f"{receiver.base_url}/hook",
         event_types=("*",),
-        max_attempts=1,
-        ordered=is_ordered,
+        settings={"max_attempts": 1, "ordered": is_ordered},
     )
     added = await world.installation.add(new)
     async with world.worker():

@@ -82,7 +82,9 @@ class Scene:
 async def scene(begun_pool: Pool) -> AsyncIterator[Scene]:
     """Yield the scene; everything is in PostgreSQL."""
     installation = await begin(begun_pool)
-    new = NewEndpoint(tenant_id=ACME, url="https://acme.example/", event_types=("*",), rotate_every_days=7)
+    new = NewEndpoint(
+        tenant_id=ACME, url="https://acme.example/", event_types=("*",), settings={"rotate_every_days": 7}
+    )
     added = await installation.add(new, headers={"x-own": b"value"}, tls=TLS)
     await installation.rotate(added.pointer.endpoint_id, overlap_seconds=3_600)
     async with google_outside(begun_pool) as (kept, outside):

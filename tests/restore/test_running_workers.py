@@ -319,8 +319,7 @@ async def add(world: World, receiver: Receiver) -> None:
                 tenant_id=TenantId(tenant),
                 url=f"{receiver.base_url}/{tenant}",
                 event_types=("*",),
-                timeout_ms=6_000,  # none passes before the worker is stopped, also on a busy machine
-                max_attempts=attempts,
+                settings={"timeout_ms": 6_000, "max_attempts": attempts},
             )
         )
 

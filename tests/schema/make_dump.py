@@ -11,12 +11,13 @@ import json
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from hookseal import Admin
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS, EndpointSettings
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.embedded.folders import for_servers, scratch
@@ -92,8 +93,15 @@ async def _fill(site: World) -> dict[str, Any]:
     async with receiving() as receiver:
         receiver.answers["/failing"] = status(500)
         for path, fields in ENDPOINTS.items():
-            owner, others = fields.get("tenant", "acme"), {key: fields[key] for key in fields if key != "tenant"}
-            new = NewEndpoint(tenant_id=TenantId(owner), url=receiver.base_url + path, event_types=("*",), **others)
+            settings = {name: fields[name] for name in fields if name in SETTINGS}
+            others = {name: fields[name] for name in fields if name not in {"tenant", *SETTINGS}}
+            new = NewEndpoint(
+                tenant_id=TenantId(fields.get("tenant", "acme")),
+                url=receiver.base_url + path,
+                event_types=("*",),
+                settings=cast("EndpointSettings", settings),
+                **others,
+            )
             headers = dict.fromkeys(new.header_names, b"a value of acme")
             made[path] = added = await site.installation.add(new, headers=headers)
             secrets[path] = added.public_key or added.secret.reveal().decode()

@@ -104,7 +104,7 @@ PURE = {  # computed from a pointer or id that the caller has
         "operations.unlocking.unwrapped",
         "operations.unlocking.outside",
     ),  # read from the settings, which name tenants
-    *("operations.deliveries.checked", "operations.endpoint.values.checked"),
+    "operations.deliveries.checked",
     "secrets.store.port.first_ref",
     *(f"secrets.core.trust.{what}" for what in ("require_epochs", "require_provider", "require_secret")),
     *(f"secrets.core.trust.{what}" for what in ("require_trusted", "require_trusted_extra", "unaudited_row")),
@@ -160,7 +160,10 @@ async def two(begun_pool: Pool, database_url: str) -> AsyncIterator[Two]:
     ids = []
     for tenant in (RIVAL, ACME):
         new = NewEndpoint(
-            tenant_id=tenant, url=f"https://{tenant}.example/hook", event_types=("*",), rotate_every_days=1
+            tenant_id=tenant,
+            url=f"https://{tenant}.example/hook",
+            event_types=("*",),
+            settings={"rotate_every_days": 1},
         )
         added = await installation.add(new, headers={"x-own": f"value of {tenant}".encode()}, tls=TLS)
         ids.append(added.pointer.endpoint_id)

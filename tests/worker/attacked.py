@@ -154,7 +154,10 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
 
 async def _begun(world: World, tenant: str, part: str, base_url: str, tls: TlsIdentity) -> tuple[EndpointId, str]:
     new = NewEndpoint(
-        tenant_id=TenantId(tenant), url=f"{base_url}/{tenant}/{part}", event_types=("*",), timeout_ms=10_000
+        tenant_id=TenantId(tenant),
+        url=f"{base_url}/{tenant}/{part}",
+        event_types=("*",),
+        settings={"timeout_ms": 10_000},
     )
     added = await world.installation.add(new, headers={"x-own": f"{tenant}.{part}".encode()}, tls=tls)
     return added.pointer.endpoint_id, added.secret.reveal().decode()

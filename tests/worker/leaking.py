@@ -154,8 +154,7 @@ async def _added(installation: Installation, url: str, tenant: TenantId = ACME) 
         tenant_id=tenant,
         url=url,
         event_types=("*",),
-        timeout_ms=3000,
-        backoff_base_seconds=3600,
+        settings={"timeout_ms": 3000, "backoff_base_seconds": 3600},
         scheme=scheme,
         algorithm=algorithm,
     )

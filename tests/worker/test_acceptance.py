@@ -475,7 +475,10 @@ def _counted(key_id: str) -> dict[tuple[str, str | None], float]:
 async def test_an_operator_gets_a_webhook_about_a_dead_letter(world: World, receiver: Receiver) -> None:
     """The worker records the dead letter, and delivers the event about it like any other."""
     new = NewEndpoint(
-        tenant_id=OPERATOR_TENANT, url=f"{receiver.base_url}/operator", event_types=("message.*",), timeout_ms=10_000
+        tenant_id=OPERATOR_TENANT,
+        url=f"{receiver.base_url}/operator",
+        event_types=("message.*",),
+        settings={"timeout_ms": 10_000},
     )
     own = await world.installation.add(new)
     await world.endpoint(f"{receiver.base_url}/broken")

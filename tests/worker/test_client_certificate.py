@@ -32,7 +32,9 @@ FLIP_A_BIT = (
 
 def endpoint(listener: Listener | AlertingTlsServer, path: str = "/hook") -> NewEndpoint:
     url = listener.url.removesuffix("/hook") + path
-    return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=15_000, backoff_base_seconds=3600)
+    return NewEndpoint(
+        tenant_id=ACME, url=url, event_types=("*",), settings={"timeout_ms": 15_000, "backoff_base_seconds": 3600}
+    )
 
 
 async def refused(world: World, ring: Ring) -> tuple[str, str]:

@@ -33,8 +33,7 @@ async def add(world: World, url: str, *, tenant: str, timeout_ms: int = 20_000, 
             tenant_id=TenantId(tenant),
             url=url,
             event_types=("*",),
-            timeout_ms=timeout_ms,
-            concurrency=concurrency,
+            settings={"timeout_ms": timeout_ms, "concurrency": concurrency},
         )
     )
 
@@ -278,7 +277,10 @@ async def reader() -> AsyncIterator[tuple[str, Reader]]:
 async def ordered(world: World, url: str) -> EndpointId:
     """Add an ordered endpoint that gives a delivery up after three attempts."""
     new = NewEndpoint(
-        tenant_id=ACME, url=f"{url}/", event_types=("*",), timeout_ms=15_000, ordered=True, retry_schedule=(1, 1)
+        tenant_id=ACME,
+        url=f"{url}/",
+        event_types=("*",),
+        settings={"timeout_ms": 15_000, "ordered": True, "retry_schedule": (1, 1)},
     )
     return (await world.installation.add(new)).pointer.endpoint_id
 

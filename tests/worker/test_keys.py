@@ -402,7 +402,9 @@ class Story:
     published: int = 0
 
     async def add(self, path: str, headers: dict[str, bytes] | None = None) -> EndpointId:
-        new = NewEndpoint(tenant_id=ACME, url=self.receiver.base_url + path, event_types=("*",), timeout_ms=15_000)
+        new = NewEndpoint(
+            tenant_id=ACME, url=self.receiver.base_url + path, event_types=("*",), settings={"timeout_ms": 15_000}
+        )
         added = await self.world.installation.add(new, headers=headers)
         self._signs(added.pointer.endpoint_id, [str(added.pointer.secret_ref)], added.secret.reveal().decode())
         return added.pointer.endpoint_id

@@ -95,7 +95,9 @@ async def in_mid_delivery(installed: World, receiver: Receiver, path: str) -> tu
     """Return a delivery whose request has arrived, and the event that lets it be answered."""
     answer = asyncio.Event()
     receiver.answers[path] = held(answer)
-    endpoint = NewEndpoint(tenant_id=INITECH, url=receiver.base_url + path, event_types=(path[1:],), timeout_ms=15_000)
+    endpoint = NewEndpoint(
+        tenant_id=INITECH, url=receiver.base_url + path, event_types=(path[1:],), settings={"timeout_ms": 15_000}
+    )
     await installed.installation.add(endpoint, HMAC, headers=OWN)
     before = len(receiver.received)
     [ring] = await installed.installation.deliveries(INITECH, event_type=path[1:])

@@ -125,7 +125,9 @@ async def test_a_failed_job_delays_no_other(installation: Installation) -> None:
 
 async def test_an_open_publisher_delays_no_other_tenant(installation: Installation) -> None:
     """Jobs that wait for the line of an open publisher soon give up their step; those of others take theirs."""
-    await installation.add(NewEndpoint(tenant_id=ACME, url="https://a.example/", event_types=("*",), ordered=True))
+    await installation.add(
+        NewEndpoint(tenant_id=ACME, url="https://a.example/", event_types=("*",), settings={"ordered": True})
+    )
     await installation.endpoint("globex")
     for tenant in ("acme", "globex"):
         await installation.deliveries(tenant)
@@ -154,7 +156,9 @@ async def blocked(installation: Installation, tenants: Sequence[str]) -> AsyncIt
     Yields the ids of the blocked jobs. Each job would replay one delivery.
     """
     for tenant in tenants:
-        endpoint = NewEndpoint(tenant_id=TenantId(tenant), url="https://a.example/", event_types=("*",), ordered=True)
+        endpoint = NewEndpoint(
+            tenant_id=TenantId(tenant), url="https://a.example/", event_types=("*",), settings={"ordered": True}
+        )
         await installation.add(endpoint)
         await installation.deliveries(tenant)
     await installation.endpoint("globex")

@@ -277,7 +277,7 @@ async def test_what_waits_for_a_collector_is_bounded(monkeypatch: pytest.MonkeyP
 async def test_no_secret_is_in_a_span(world: World, receiver: Receiver, collector: Collector) -> None:
     """Neither a header value, nor a signing secret, a signature, a body, nor the path or query of the url."""
     url = f"{receiver.base_url}/services/path-canary?token=query-canary"
-    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), timeout_ms=10_000)
+    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), settings={"timeout_ms": 10_000})
     added = await world.installation.add(new, headers={"authorization": b"Bearer header-canary"})
     receiver.answers["/services/path-canary"] = status(503)
     async with (

@@ -181,7 +181,9 @@ TELLS_A_VALUE = (
 
 def endpoint(url: str) -> NewEndpoint:
     """Return an endpoint that subscribes to everything and has short retries."""
-    return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=10_000, retry_schedule=(1, 1))
+    return NewEndpoint(
+        tenant_id=ACME, url=url, event_types=("*",), settings={"timeout_ms": 10_000, "retry_schedule": (1, 1)}
+    )
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")

@@ -121,7 +121,7 @@ class World:
     async def endpoint(
         self, url: str, *, tenant: str = "acme", timeout_ms: int = 10_000, secret: SecretMaterial | None = None
     ) -> AddedEndpoint:
-        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), timeout_ms=timeout_ms)
+        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), settings={"timeout_ms": timeout_ms})
         return await self.installation.add(new, secret)
 
     async def rotate(self, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:

@@ -125,7 +125,7 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
         wells = [(*_turn(each), well.url(name=str(each))) for each in range(TENANTS * ENDPOINTS_OF_EACH)]
         bads = [(BAD, "*", bad.url(does=does, name=str(each))) for each in range(endpoints)]
         new = (
-            replace(endpoint(tenant, url, event_type), timeout_ms=_TIMEOUT_MS)
+            replace(endpoint(tenant, url, event_type), settings={"timeout_ms": _TIMEOUT_MS})
             for tenant, event_type, url in (*wells, *bads)
         )
         await add_endpoints(observer, installation.keyring, new)

@@ -91,6 +91,7 @@ if TYPE_CHECKING:  # each is loaded when it is asked for: a command begins at on
     from hookseal.admin.results.tenants import DeletedTenant, GrantedProducer, Producer, RevokedProducer, Tenant
     from hookseal.admin.results.tokens import AddedToken, ExpiredPortals, PortalAccess, PortalSession, Token
     from hookseal.dispatcher.core.concerns import Concern
+    from hookseal.dispatcher.core.endpoint_settings import EndpointSettings
     from hookseal.dispatcher.core.why import Explanation
     from hookseal.dispatcher.store.endpoint_queries import StatsOrder, Trouble
     from hookseal.dispatcher.store.tokens import PORTAL_SCOPES, PORTAL_SECONDS, Scope
@@ -156,6 +157,7 @@ __all__ = [
     "EnabledEndpoint",
     "Endpoint",
     "EndpointDetails",
+    "EndpointSettings",
     "EndpointState",
     "EndpointStats",
     "EventDelivery",
@@ -286,6 +288,7 @@ _PLACES = {
     "hookseal.admin.results.tenants": "DeletedTenant GrantedProducer Producer RevokedProducer Tenant",
     "hookseal.admin.results.tokens": "AddedToken ExpiredPortals PortalAccess PortalSession Token",
     "hookseal.dispatcher.core.concerns": "Concern",
+    "hookseal.dispatcher.core.endpoint_settings": "EndpointSettings",
     "hookseal.dispatcher.core.why": "Explanation",
     "hookseal.dispatcher.store.endpoint_queries": "StatsOrder Trouble",
     "hookseal.dispatcher.store.tokens": "PORTAL_SCOPES PORTAL_SECONDS Scope",

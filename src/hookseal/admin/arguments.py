@@ -4,16 +4,18 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from hookseal.audit.chain import Head, parse_heads
 from hookseal.config.settings import Egress
-from hookseal.dispatcher.core import endpoint_rules, replay_job
+from hookseal.dispatcher.core import endpoint_rules, endpoint_settings, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
+from hookseal.dispatcher.core.endpoint_settings import EndpointSettings
 from hookseal.dispatcher.core.model import State
-from hookseal.dispatcher.core.url import url_problem
+from hookseal.dispatcher.core.url import AddressRules, endpoint_url, url_problem
 from hookseal.dispatcher.store import producers, tokens
 from hookseal.dispatcher.store.delivery_queries import MAX_WALKED
 from hookseal.dispatcher.store.endpoint_queries import Trouble
@@ -25,7 +27,6 @@ from hookseal.ground.ids import AttemptId, DeliveryId, EndpointId, EventId, Plac
 from hookseal.ground.literals import Lead
 from hookseal.ground.unset import UNSET, Unset
 from hookseal.ground.wire import MAX_URL_CHARACTERS, header_name, require_headers
-from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
 from hookseal.secrets.core.header_values import HeaderChange, Headers
 from hookseal.secrets.core.material import SecretMaterial
@@ -49,16 +50,12 @@ _FIRST_YEAR: Final = 2_000  # of a `readable_time`
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
 # Arguments are numbers. The command line takes texts with a unit, such as 5s and 50/s, and makes numbers of them.
 _UNITS: Final = {
-    "retry_schedule": " of seconds for each wait, as in [5, 300]",
-    "rate": " of requests a second, as in 50",
+    **{name: setting.unit for name, setting in endpoint_settings.SETTINGS.items()},
     "rate_per_second": " of deliveries a second, as in 50",
     "overlap_seconds": " of seconds, as in 86400",
 }
 _LEADS: Final[Mapping[str, Lead]] = {"previous": "previous", "current": "current"}
-_TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
-_LISTS: Final = frozenset({"event_types", "channels"})
-_NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
-_REMOVABLE_NUMBERS: Final = frozenset({"rotate_every_days", "concurrency", "rate"})
+_MOST_TYPE_CHARACTERS: Final = 16_384  # of all event types of an endpoint: a list shows 250 endpoints
 
 
 def actor(text: str) -> str:
@@ -634,23 +631,51 @@ def expected(fields: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(fields)
 
 
-def endpoint_fields(egress: Egress, owner: TenantId, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that were given, each of the right type and within its rules, in their order.
+def url(egress: Egress, owner: TenantId, text: str) -> str:
+    """Return the url. Raises `Malformed`, and `Refused` for one to which these settings send nothing."""
+    _require(str, text, "url")
+    return endpoint_url(text, allow_http=egress.allow_http, allowed=AddressRules(egress.allow).networks_for(owner))
 
-    Raises `Malformed`, and `Refused` for a url to which these settings send nothing.
+
+def subscriptions(event_types: Sequence[str]) -> tuple[str, ...]:
+    """Return the event types that an endpoint gets, each once. Raises `Malformed`."""
+    for each in _list(event_types, "event_types"):
+        _require(str, each, "event_types")
+    distinct = tuple(_parsed(lambda texts: dict.fromkeys(map(ids.subscription, texts)), event_types, "event_types"))
+    if not distinct:
+        raise Malformed("event_types must have at least one event type", field="event_types")
+    if sum(map(len, distinct)) > _MOST_TYPE_CHARACTERS:
+        raise Malformed(
+            f"event_types must have at most {_MOST_TYPE_CHARACTERS} characters in all: one as invoice.* stands for "
+            "several",
+            field="event_types",
+        )
+    return distinct
+
+
+def endpoint_settings_of(values: Mapping[str, Any], *, new: bool) -> EndpointSettings:
+    """Return the settings that are given, each of its type and within its rules.
+
+    They have the order in which they are declared. A `new` endpoint may have None as its name, which is none. Of one
+    that is there, a fixed setting is refused. Raises `Malformed`, `Refused`, and `TypeError` for another name.
     """
-    try:
-        return rules.checked(egress, owner, _typed(values))
-    except Malformed as error:
-        error.field = "event_types" if error.field == "event_type" else error.field
-        raise
-
-
-def order(*, ordered: bool, on_dead_letter: str | Unset) -> dict[str, bool]:
-    """Return whether the endpoint is ordered. Raises `Malformed` for `on_dead_letter` without order."""
-    _require(bool, ordered, "ordered")
-    endpoint_rules.require_order(ordered=ordered, on_dead_letter=None if on_dead_letter is UNSET else on_dead_letter)
-    return {"ordered": ordered}
+    declared, all_given = endpoint_settings.SETTINGS, without_unset(values)
+    if unknown := sorted(all_given.keys() - declared.keys()):
+        raise TypeError(f"an endpoint has no setting {unknown[0]!r}")
+    given = {name: all_given[name] for name in declared if name in all_given}
+    if new and given.get("name", "") is None:
+        del given["name"]
+    for name, value in given.items():
+        if not new and (refusal := declared[name].fixed) is not None:
+            raise refusal()
+        if value is not None or not declared[name].removable:
+            _require_kind(endpoint_settings.kind(name), value, name)
+    decided = endpoint_settings.within_rules(given)
+    if new:
+        endpoint_rules.require_order(
+            ordered=decided.get("ordered", False), on_dead_letter=decided.get("on_dead_letter")
+        )
+    return decided
 
 
 def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -658,28 +683,21 @@ def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    fields = without_unset(values)
-    for name in sorted(_TEXTS & fields.keys()):
-        _require(str, fields[name], name)
-    for name in sorted(_NUMBERS & fields.keys()):
-        whole(fields[name], name)
-    for name in sorted(_REMOVABLE_NUMBERS & fields.keys()):
-        optional_whole(fields[name], name)
-    if fields.get("uid") is not None:
-        _require(str, fields["uid"], "uid")
-    if "metadata" in fields:
-        _require(Mapping, fields["metadata"], "metadata")
-        for pair in fields["metadata"].items():
-            for text in pair:
-                _require(str, text, "metadata")
-    for name in sorted(_LISTS & fields.keys()):
-        for text in _list(fields[name], name):
+def _require_kind(kind: type, value: Any, name: str) -> None:
+    """Raise `Malformed` unless the value is of the type of a setting; a list or mapping has texts, or numbers."""
+    if kind is int:
+        whole(value, name)
+    elif kind is Mapping:
+        _require(Mapping, value, name)
+        for text in chain.from_iterable(value.items()):
             _require(str, text, name)
-    if fields.get("retry_schedule") is not None:
-        for seconds in _list(fields["retry_schedule"], "retry_schedule"):
-            whole(seconds, "retry_schedule")
-    return fields
+    elif kind is Sequence:
+        for each in _list(value, name):
+            _require_kind(endpoint_settings.kind_of_items(name), each, name)
+    elif kind is bool and not isinstance(value, bool):
+        raise Malformed(f"{name} must be true or false", field=name)
+    else:
+        _require(str if issubclass(kind, str) else kind, value, name)
 
 
 def _text(check: Callable[[str], T], text: str, name: str) -> T:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from hookseal.admin import arguments, imports, translation
 from hookseal.admin.arguments import Text
@@ -30,14 +30,14 @@ from hookseal.admin.results.replays import ReplayJob
 from hookseal.admin.session import Session
 from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.endpoint_rules import NO_REASON
-from hookseal.dispatcher.core.model import OnDeadLetter, State
+from hookseal.dispatcher.core.endpoint_settings import EndpointSettings
+from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
 from hookseal.dispatcher.store.endpoint_queries import EndpointFilter, StatsOrder, Trouble
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Malformed
-from hookseal.ground.ids import TenantId
-from hookseal.ground.literals import AlgorithmName, Lead, OnDeadLetterName, SchemeName, StatsOrderName, TroubleName
+from hookseal.ground.literals import AlgorithmName, Lead, SchemeName, StatsOrderName, TroubleName
 from hookseal.ground.unset import UNSET, Unset
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import import_endpoints
@@ -74,23 +74,8 @@ class Endpoints:
         url: str,
         event_types: Sequence[str],
         actor: str,
-        name: str | None = None,
-        uid: str | None = None,
-        description: str = "",
-        metadata: Mapping[str, str] | None = None,
-        channels: Sequence[str] = (),
         scheme: Scheme | SchemeName = "standard",
         algorithm: Algorithm | AlgorithmName = "hmac",
-        timeout_ms: int | Unset = UNSET,
-        max_attempts: int | Unset = UNSET,
-        backoff_base_seconds: int | Unset = UNSET,
-        backoff_cap_seconds: int | Unset = UNSET,
-        retry_schedule: Sequence[int] | Unset | None = UNSET,
-        rotate_every_days: int | None = None,
-        concurrency: int | None = None,
-        rate: int | None = None,
-        ordered: bool = False,
-        on_dead_letter: OnDeadLetter | OnDeadLetterName | Unset = UNSET,
         headers: Mapping[str, str] | None = None,
         client_cert: Text | None = None,
         client_key: Text | None = None,
@@ -100,52 +85,25 @@ class Endpoints:
         enabled: bool = True,
         reason: str | None = None,
         connection: Connection | None = None,
+        **settings: Unpack[EndpointSettings],
     ) -> AddedEndpoint:
         """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
 
-        `uid` is an id of your own, 1 to 256 characters of A-Z, a-z, 0-9, `.`, `_` and `-`, which no other endpoint of
-        the tenant has; that of a deleted one is free again. `description` has at most 1,024 characters, `metadata` at
-        most 50 keys of 1 to 128 characters and 4,096 bytes in all: nothing that is sent depends on them.
-        With `channels`, up to 10 names of 1 to 128 characters, it gets only events that share one.
-        `timeout_ms` (by default 5,000) limits each request. `retry_schedule` has the seconds between the attempts, by
-        default 5, 30, 300, 1,800, 7,200, 18,000, 36,000, 50,400, 72,000 and 86,400: eleven attempts in about three
-        days. None leaves them to `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds` (by default 10, 30
-        and 43,200), and so does giving one of these. `concurrency` limits the requests in flight, by default as
-        `HOOKSEAL_ENDPOINT_CONCURRENCY` does, and `rate` those that begin in a second, by default not at all, over all
-        workers. The secret is rotated every `rotate_every_days` (1 to 30), by default never. If it is `ordered`, which
-        cannot be changed later, one delivery is sent at a time, in the order of publishing; `on_dead_letter` is `stop`,
-        the default, or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
-        `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url,
-        unless `allow_same_url` is true, or with this uid, `Refused` for a url to which this installation sends nothing.
-        One that is not `enabled` is added disabled, for this `reason`, by default "disabled by an operator".
+        `settings` are those of `EndpointSettings`, which says what each does. A `retry_schedule` of None leaves the
+        waits to back-off. `headers` are sent with every request. `client_cert`, `client_key` and `ca` are PEM. All of
+        these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url, unless `allow_same_url`
+        is true, or with this uid, `Refused` for a url to which this installation sends nothing. One that is not
+        `enabled` is added disabled, for this `reason`, by default "disabled by an operator".
         """
         owner = arguments.tenant_id(tenant_id)
-        decided = self._checked(
-            owner,
-            url=url,
-            event_types=event_types,
-            name=UNSET if name is None else name,
-            uid=UNSET if uid is None else uid,
-            description=description,
-            metadata={} if metadata is None else metadata,
-            channels=channels,
-            timeout_ms=timeout_ms,
-            max_attempts=max_attempts,
-            backoff_base_seconds=backoff_base_seconds,
-            backoff_cap_seconds=backoff_cap_seconds,
-            retry_schedule=retry_schedule,
-            rotate_every_days=UNSET if rotate_every_days is None else rotate_every_days,
-            concurrency=UNSET if concurrency is None else concurrency,
-            rate=UNSET if rate is None else rate,
-            on_dead_letter=on_dead_letter,
-        )
-        decided |= arguments.order(ordered=ordered, on_dead_letter=on_dead_letter)
         new = NewEndpoint(
             tenant_id=owner,
+            url=arguments.url(self._session.settings.egress, owner, url),
+            event_types=arguments.subscriptions(event_types),
+            settings=arguments.endpoint_settings_of(settings, new=True),
             scheme=arguments.choice(Scheme, scheme, "scheme"),
             algorithm=arguments.choice(Algorithm, algorithm, "algorithm"),
             shares_url=arguments.flag(allow_same_url, "allow_same_url"),
-            **decided,
         )
         own = translation.extras(headers, client_cert, client_key, ca)
         overlap.require_signable(new.scheme, new.algorithm)
@@ -339,20 +297,6 @@ class Endpoints:
         actor: str,
         url: str | Unset = UNSET,
         event_types: Sequence[str] | Unset = UNSET,
-        name: str | Unset = UNSET,
-        uid: str | Unset | None = UNSET,
-        description: str | Unset = UNSET,
-        metadata: Mapping[str, str] | Unset = UNSET,
-        channels: Sequence[str] | Unset = UNSET,
-        timeout_ms: int | Unset = UNSET,
-        max_attempts: int | Unset = UNSET,
-        backoff_base_seconds: int | Unset = UNSET,
-        backoff_cap_seconds: int | Unset = UNSET,
-        retry_schedule: Sequence[int] | Unset | None = UNSET,
-        rotate_every_days: int | Unset | None = UNSET,
-        concurrency: int | Unset | None = UNSET,
-        rate: int | Unset | None = UNSET,
-        on_dead_letter: OnDeadLetter | OnDeadLetterName | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
         change_headers: Mapping[str, str | None] | Unset = UNSET,
         client_cert: Text | Unset | None = UNSET,
@@ -366,46 +310,32 @@ class Endpoints:
         enabled: bool | Unset = UNSET,
         reason: str | None = None,
         connection: Connection | None = None,
+        **settings: Unpack[EndpointSettings],
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
 
-        None removes a uid, a schedule, a period of rotation, a limit, the client certificate or the authorities.
-        `metadata`, `channels` and `headers` replace all that there is; `change_headers` sets those that have a value,
-        removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on.
-        Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or
-        if the generation is not the expected one. That changes with url, headers and secrets; of other fields `expect`
-        has the expected values, lists as tuples.
+        `settings` are those of `EndpointSettings`; None removes one whose type allows it, and the client certificate or
+        the authorities. `metadata`, `channels` and `headers` replace all that there is; `change_headers` sets those
+        that have a value, removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped
+        endpoint goes on. Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is
+        true, or the uid, or if the generation is not the expected one. That changes with url, headers and secrets; of
+        other fields `expect` has the expected values, lists as tuples. `enabled` enables the endpoint, or disables it
+        for this `reason`, as the methods of these names do; if it is so already, nothing is tried.
 
         A `url` of another scheme, host or port takes along neither headers nor the client certificate, but for those
         given in this call: `dropped` names what was removed, because its new receiver would see it. `keep_headers`
         keeps them. That is as good as to reveal them, so offer it only to a user who may; `Refused` is raised if the
         database role of this Admin may not open them. None raises `Conflict`, with this field, in place of removing.
-
-        `enabled` enables the endpoint, or disables it for this `reason`, as
-        the methods of these names do; if it is so already, nothing is tried.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        changes = self._checked(  # in the order in which the result names them
-            owner,
-            max_attempts=max_attempts,
-            backoff_base_seconds=backoff_base_seconds,
-            backoff_cap_seconds=backoff_cap_seconds,
-            retry_schedule=retry_schedule,
-            rotate_every_days=rotate_every_days,
-            concurrency=concurrency,
-            rate=rate,
-            timeout_ms=timeout_ms,
-            url=url,
-            event_types=event_types,
-            name=name,
-            uid=uid,
-            description=description,
-            metadata=metadata,
-            channels=channels,
-        )
+        changes = arguments.without_unset({"url": url, "event_types": event_types})
+        if "url" in changes:
+            changes["url"] = arguments.url(self._session.settings.egress, owner, changes["url"])
+        if "event_types" in changes:
+            changes["event_types"] = arguments.subscriptions(changes["event_types"])
+        changes |= arguments.endpoint_settings_of(settings, new=False)
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)
-        changes |= self._checked(owner, on_dead_letter=on_dead_letter)
         changes |= translation.extras_changes(headers, change_headers, client_cert, client_key, ca)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         expected_fields = arguments.expected(expect)
@@ -566,9 +496,6 @@ class Endpoints:
     @property
     def _drain_seconds(self) -> int:
         return self._session.settings.worker.drain_seconds
-
-    def _checked(self, owner: TenantId, **fields: Any) -> dict[str, Any]:
-        return arguments.endpoint_fields(self._session.settings.egress, owner, fields)
 
 
 def _at_once(operator: Operator, switch: object) -> AbstractAsyncContextManager[object]:

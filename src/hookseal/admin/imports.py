@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from hookseal.admin import arguments
 from hookseal.config.settings import Egress
-from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import HooksealError, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
@@ -17,25 +17,7 @@ from hookseal.secrets.core.material import SecretMaterial
 Member = TypeVar("Member", bound=StrEnum)
 
 _REQUIRED: Final = ("event_types", "secret", "tenant_id", "url")
-# In the order in which they are checked.
-_SETTINGS: Final = (
-    *(
-        "url",
-        "name",
-        "uid",
-        "description",
-        "metadata",
-        "channels",
-        "retry_schedule",
-        "rotate_every_days",
-        "concurrency",
-        "rate",
-    ),
-    *("timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds", "event_types"),
-)
-_KNOWN: Final = frozenset(
-    {*_REQUIRED, *_SETTINGS, "ordered", "on_dead_letter", "scheme", "algorithm", "endpoint_id", "enabled"}
-)
+_KNOWN: Final = frozenset({*_REQUIRED, *SETTINGS, "scheme", "algorithm", "endpoint_id", "enabled"})
 _WHSEC: Final = "whsec_"
 
 
@@ -79,26 +61,20 @@ def _wanted(egress: Egress, row: ImportRow, scheme: Scheme | None) -> OlderEndpo
     if unknown := sorted(map(str, given.keys() - _KNOWN)):
         raise Malformed(f"{unknown[0]} cannot be imported", field=unknown[0])
     owner, secret = arguments.customer_id(given["tenant_id"]), arguments.secret(given["secret"])
-    settings: dict[str, Any] = {name: given[name] for name in _SETTINGS if name in given}
-    decided = arguments.endpoint_fields(egress, owner, settings) | _order(given)
+    settings = {name: given[name] for name in SETTINGS if name in given}
     return OlderEndpoint(
         endpoint=NewEndpoint(
             tenant_id=owner,
+            url=arguments.url(egress, owner, given["url"]),
+            settings=arguments.endpoint_settings_of(settings, new=True),
+            event_types=arguments.subscriptions(given["event_types"]),
             scheme=_scheme(given.get("scheme", scheme), secret),
             algorithm=_choice(Algorithm, given.get("algorithm", Algorithm.HMAC), "algorithm"),
             endpoint_id=arguments.optional(arguments.endpoint_id, given.get("endpoint_id")),
-            **decided,
         ),
         secret=secret,
         enabled=_flag(given.get("enabled", True), "enabled"),
     )
-
-
-def _order(given: Mapping[str, Any]) -> dict[str, Any]:
-    ordered, after = _flag(given.get("ordered", False), "ordered"), given.get("on_dead_letter")
-    found = {} if after is None else {"on_dead_letter": endpoint_rules.on_dead_letter(after)}
-    endpoint_rules.require_order(ordered=ordered, on_dead_letter=after)
-    return {"ordered": ordered} | found
 
 
 def _scheme(named: str | None, secret: SecretMaterial) -> Scheme:

@@ -3,11 +3,14 @@
 Each is made from what the check uses, so that the document says the same.
 """
 
-from typing import Annotated, Any, Final
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from hookseal.dispatcher.core import endpoint_rules, replay_job
+from hookseal.dispatcher.core import endpoint_rules, endpoint_settings, replay_job
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS
 from hookseal.ground.ids import EVENT_TYPE_MAX, FORMS
 from hookseal.ground.wire import MAX_HEADERS, MAX_URL_CHARACTERS
 from hookseal.secrets.core.overlap import MAX_OVERLAP_SECONDS
@@ -52,14 +55,28 @@ Metadata = Annotated[
 Headers = Annotated[dict[str, str], _described(maxProperties=MAX_HEADERS)]
 ThrottleRate = Annotated[int, _whole(1, endpoint_rules.MAX_RATE)]
 GracePeriod = Annotated[int, _whole(0, MAX_OVERLAP_SECONDS)]
-TimeoutMs = Annotated[int, _whole(endpoint_rules.MIN_TIMEOUT_MS, endpoint_rules.MAX_TIMEOUT_MS)]
-MaxAttempts = Annotated[int, _whole(1, endpoint_rules.MAX_ATTEMPTS)]
-BackoffBase = Annotated[int, _whole(1, endpoint_rules.MAX_BACKOFF_BASE_SECONDS)]
-BackoffCap = Annotated[int, _whole(1, endpoint_rules.MAX_BACKOFF_CAP_SECONDS)]
-RetrySchedule = Annotated[
-    list[Annotated[int, _whole(1, endpoint_rules.MAX_DELAY_SECONDS)]],
-    _described(minItems=1, maxItems=endpoint_rules.MAX_DELAYS),
-]
-RotateEveryDays = Annotated[int, _whole(1, endpoint_rules.MAX_ROTATE_EVERY_DAYS)]
-Concurrency = Annotated[int, _whole(1, endpoint_rules.MAX_CONCURRENCY)]
 ReplayRate = Annotated[int, _whole(1, replay_job.MAX_RATE)]
+
+
+def form(name: str) -> Any:
+    """Return the type of a setting of an endpoint in a request, as the document describes it."""
+    kind, setting = endpoint_settings.kind(name), SETTINGS[name]
+    one: Any = kind
+    if issubclass(kind, StrEnum):
+        one = Literal[tuple(map(str, kind))]
+    elif kind is Sequence:
+        one = list[_limited(endpoint_settings.kind_of_items(name), setting.schema_of_items)]  # type: ignore[misc]
+    return _limited(one, setting.schema)
+
+
+def _limited(kind: Any, schema: Mapping[str, Any]) -> Any:
+    return Annotated[kind, _described(**schema)] if schema else kind
+
+
+def shown_as(name: str) -> Any:
+    """Return the type of a setting of an endpoint in an answer."""
+    kind = endpoint_settings.kind(name)
+    if kind is Sequence:
+        return list[endpoint_settings.kind_of_items(name)] | None  # type: ignore[misc]
+    one: Any = str if issubclass(kind, StrEnum) else kind
+    return one | None if type(None) in get_args(endpoint_settings.TYPES[name]) else one

@@ -1,6 +1,6 @@
 """`hookseal import-endpoints`: add the endpoints of an older system, with their secrets, from a CSV file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
@@ -17,19 +17,16 @@ from hookseal.cli.shared.printing import option_of
 from hookseal.cli.shared.progress import progress_of_rows
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
+from hookseal.dispatcher.core import endpoint_settings
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS
 from hookseal.errors import Malformed
 from hookseal.ground import ids, json_problem
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
 
 _REQUIRED: Final = frozenset({"tenant_id", "url", "event_types", "secret"})
-_NUMBERS: Final = ("timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds")
-_FLAGS: Final = ("ordered", "enabled")
-_TEXTS: Final = (
-    *("tenant_id", "url", "name", "uid", "description", "scheme", "algorithm", "retry_schedule", "concurrency", "rate"),
-    *("on_dead_letter", "rotate_every_days"),
-)
-_KNOWN: Final = _REQUIRED | {*_NUMBERS, *_FLAGS, *_TEXTS, "endpoint_id", "metadata", "channels"}
+_OTHERS: Final = {"endpoint_id", "scheme", "algorithm", "enabled"}
+_KNOWN: Final = _REQUIRED | _OTHERS | SETTINGS.keys()
 _YES_OR_NO: Final = {
     "true": True,
     "t": True,
@@ -120,29 +117,31 @@ def _values(cells: Mapping[str, str]) -> Mapping[str, Any]:
     if not cells.keys() >= _REQUIRED:
         return cells  # `Admin` names what is missing
     ids.tenant_id(cells["tenant_id"])  # of several wrong cells the first in this order is named
-    numbers = {name: _number(cells, name) for name in _NUMBERS}
     event_types = cells["event_types"].replace(";", " ").split()
     if not event_types:
         raise Malformed("event_types has no event type", field="event_types")
-    given: dict[str, Any] = options.parsed({name: cells.get(name) for name in _TEXTS} | numbers)
-    given |= {name: _yes_or_no(cells[name]) for name in _FLAGS if name in cells}
+    given: dict[str, Any] = {name: cells[name] for name in ("tenant_id", "url", "scheme", "algorithm") if name in cells}
+    given |= options.parsed({name: _cell(name, cells[name]) for name in SETTINGS if name in cells})
+    if "enabled" in cells:
+        given["enabled"] = _yes_or_no(cells["enabled"])
     if "endpoint_id" in cells:
         given["endpoint_id"] = cells["endpoint_id"].lower()
-    if "channels" in cells:
-        given["channels"] = cells["channels"].replace(";", " ").split()
-    if "metadata" in cells:
-        given["metadata"] = _object(cells["metadata"])
     secret = SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass"))
     return given | {"event_types": event_types, "secret": secret}
 
 
-def _number(cells: Mapping[str, str], column: str) -> int | None:
-    text = cells.get(column)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
-        raise Malformed(f"{column} must be a number of at most {_MOST_DIGITS} digits", field=column)
-    return int(text)
+def _cell(name: str, text: str) -> Any:
+    """Return what a cell gives: the text itself if an option reads it, too. Raises `Malformed`."""
+    kind, setting = endpoint_settings.kind(name), SETTINGS[name]
+    if kind is bool:
+        return _yes_or_no(text)
+    if kind is Mapping:
+        return _object(text)
+    if kind is int and not setting.removable:
+        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+            raise Malformed(f"{name} must be a number of at most {_MOST_DIGITS} digits", field=name)
+        return int(text)
+    return text.replace(";", " ").split() if kind is Sequence and setting.read is None else text
 
 
 def _object(text: str) -> dict[str, str]:

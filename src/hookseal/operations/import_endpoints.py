@@ -207,7 +207,7 @@ async def _require_same(operator: Operator, endpoint: NewEndpoint, there: Endpoi
     found = await pointer.lock(operator.connection, tenant=endpoint.tenant_id, endpoint_id=there)
     if endpoint.endpoint_id not in {None, there}:
         raise Conflict("the endpoint at this url has another id", field="endpoint_id")
-    if (await endpoints.locked(operator.connection, endpoint.tenant_id, there)).ordered != endpoint.ordered:
+    if (await endpoints.locked(operator.connection, endpoint.tenant_id, there))["ordered"] != endpoint.ordered:
         raise Conflict(
             f"the endpoint at this url is {'not ordered' if endpoint.ordered else 'ordered'}, which cannot be changed",
             field="ordered",

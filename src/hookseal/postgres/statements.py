@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
-from pkgutil import get_data
+from pkgutil import get_data, resolve_name
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,13 +21,14 @@ from hookseal.postgres.translate import PLAIN, Failures
 
 _NAME: Final = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
 _DESCRIPTION: Final = re.compile(r"\n\n(?:--[^\n]*\n?)+\Z")  # that of the next statement
-_FRAGMENT: Final = re.compile(r"\{([a-z_]+)\}")
+_FRAGMENT: Final = re.compile(r"\{(?:([a-z_]+)|([a-z_.]+:[A-Z_]+))\}")
 
 
 def statements(package: str, file: str) -> MappingProxyType[str, str]:
     """Return the statements of a file by the names in their `-- name: NAME` lines.
 
-    `{NAME}` in a statement is replaced by the fragment of that name in the same file, else in `ground/pointer.sql`.
+    `{name}` in a statement is replaced by the fragment of that name in the same file, else in `ground/pointer.sql`, and
+    `{module:NAME}` by that text of a module.
     """
     named = _named(package, file)
     fragments = _fragments() | named
@@ -40,7 +41,7 @@ def _fragments() -> dict[str, str]:
 
 
 def _whole(text: str, fragments: Mapping[str, str]) -> str:
-    whole = _FRAGMENT.sub(lambda match: fragments[match[1]], text)
+    whole = _FRAGMENT.sub(lambda match: resolve_name(match[2]) if match[1] is None else fragments[match[1]], text)
     return whole if whole == text else _whole(whole, fragments)
 
 

@@ -36,7 +36,7 @@ async def test_an_update_changes_only_the_given_fields(begun: Begun) -> None:
     )
     ended = await begun.run("endpoint", "update", *options_of(one), *options, "--expect-generation", "1", "--json")
     assert (0, "") == (ended.code, ended.err)
-    named = ["retry_schedule", "timeout_ms", "url", "event_types", "name", "lead"]
+    named = ["url", "event_types", "name", "timeout_ms", "retry_schedule", "lead"]
     assert {"tenant_id": "acme", "endpoint_id": one, "generation": 2, "changed": named, "dropped": []} == ended.json
     found = await row(begun)
     assert ("https://other.example/new", "current", "Büro", 8_000) == tuple(
@@ -129,7 +129,9 @@ async def test_the_text_reports_the_result(begun: Begun) -> None:
 @pytest.mark.req("DEL-17")
 async def test_enabling_says_what_waits_in_line(begun: Begun) -> None:
     """Of an ordered endpoint it says which delivery is released, and how many wait behind it."""
-    ordered = NewEndpoint(tenant_id=TenantId("acme"), url="https://e.example", event_types=("*",), ordered=True)
+    ordered = NewEndpoint(
+        tenant_id=TenantId("acme"), url="https://e.example", event_types=("*",), settings={"ordered": True}
+    )
     one = (await begun.stored.add(ordered)).pointer.endpoint_id
     await begun.run("endpoint", "disable", *options_of(one))
     [head, _, _] = [(await begun.stored.deliveries())[0].delivery_id for _ in range(3)]

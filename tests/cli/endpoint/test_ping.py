@@ -34,7 +34,7 @@ async def sending(begun: Begun) -> Begun:
 async def added(begun: Begun, url: str, tls: TlsIdentity = TlsIdentity(), **how: Any) -> AddedEndpoint:  # noqa: B008
     """Add an endpoint for that url with a header of its own."""
     secret = how.pop("secret", None)
-    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), timeout_ms=15_000, **how)
+    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), settings={"timeout_ms": 15_000}, **how)
     return await begun.stored.add(new, secret, headers={"x-token": TOKEN}, tls=tls)
 
 

@@ -22,7 +22,10 @@ from tests.doubles.stored import Installation
 
 URL = "https://receiver.example/hook"
 NEW = NewEndpoint(
-    tenant_id=TenantId("acme"), url=URL, event_types=("invoice.*", "user.created"), name="Billing", timeout_ms=2_500
+    tenant_id=TenantId("acme"),
+    url=URL,
+    event_types=("invoice.*", "user.created"),
+    settings={"name": "Billing", "timeout_ms": 2_500},
 )
 
 
@@ -174,7 +177,11 @@ async def test_a_closed_connection_is_unavailable(installation: Installation, da
 
 @pytest.mark.req("OPS-10")
 async def test_an_addition_is_audited_without_its_secret(installation: Installation) -> None:
-    new = replace(NEW, url="https://receiver.example:8443/hook?token=hunter2", retry_schedule=(5, 300))
+    new = replace(
+        NEW,
+        url="https://receiver.example:8443/hook?token=hunter2",
+        settings=NEW.settings | {"retry_schedule": (5, 300)},
+    )
     added = await installation.add(new)
 
     (row,) = await audited(installation.pool)
@@ -246,9 +253,11 @@ async def test_an_x_webhook_endpoint_signs_in_its_scheme(installation: Installat
 
 async def test_retries_are_stored(installation: Installation) -> None:
     """The retry settings are stored in the row: back-off, a schedule, or the default schedule of about three days."""
-    await installation.add(replace(NEW, max_attempts=3, backoff_base_seconds=1, backoff_cap_seconds=2))
-    await installation.add(replace(NEW, url=f"{URL}/2", retry_schedule=(1, 604_800)))
-    await installation.add(replace(NEW, url=f"{URL}/3", retry_schedule=None))
+    await installation.add(
+        replace(NEW, settings={"max_attempts": 3, "backoff_base_seconds": 1, "backoff_cap_seconds": 2})
+    )
+    await installation.add(replace(NEW, url=f"{URL}/2", settings={"retry_schedule": (1, 604_800)}))
+    await installation.add(replace(NEW, url=f"{URL}/3", settings={"retry_schedule": None}))
     await installation.add(replace(NEW, url=f"{URL}/4"))
     rows = await installation.pool.fetch(
         "SELECT max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed"
@@ -273,6 +282,8 @@ async def test_a_time_out_must_fit_the_shortest_live_drain(
         " VALUES ($1, '1', $2, 90, '{}', now() - make_interval(secs => $3))",
         [("w-1", 10, silent_seconds), ("w-2", 60, silent_seconds)],
     )
-    await installation.act(add_endpoint, replace(NEW, timeout_ms=longest), None, own_drain_seconds=25)
+    await installation.act(add_endpoint, replace(NEW, settings={"timeout_ms": longest}), None, own_drain_seconds=25)
     with pytest.raises(Refused, match=f"at most {longest} ms"):
-        await installation.act(add_endpoint, replace(NEW, timeout_ms=longest + 1), None, own_drain_seconds=25)
+        await installation.act(
+            add_endpoint, replace(NEW, settings={"timeout_ms": longest + 1}), None, own_drain_seconds=25
+        )

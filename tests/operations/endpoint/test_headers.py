@@ -268,7 +268,7 @@ async def test_the_operator_role_suffices(installation: Installation, database_u
                 installation, unlocked=replace(installation.unlocked, store=installation.unlocked.store_on(connection))
             )
             by = stored.operator(connection)
-            new = replace(NEW, rotate_every_days=30)
+            new = replace(NEW, settings={"rotate_every_days": 30})
             one = await add_endpoint(by, new, None, own_drain_seconds=25, own=EndpointExtras(headers=values(a="1")))
             endpoint = one.pointer.endpoint_id
             for wanted in (
@@ -282,7 +282,7 @@ async def test_the_operator_role_suffices(installation: Installation, database_u
 
 
 async def test_the_rotation_period_is_audited(installation: Installation) -> None:
-    endpoint = (await installation.add(replace(NEW, rotate_every_days=30))).pointer.endpoint_id
+    endpoint = (await installation.add(replace(NEW, settings={"rotate_every_days": 30}))).pointer.endpoint_id
     stored = "SELECT rotate_every_days FROM hookseal.endpoints"
     assert 30 == await installation.pool.fetchval(stored)
     for period in (7, None):

@@ -90,7 +90,9 @@ async def test_enabling_counts_what_waits_in_line(installation: Installation) ->
 
     If the head is not held, as a dead letter is not, nothing is released.
     """
-    ordered = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",), ordered=True)
+    ordered = NewEndpoint(
+        tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",), settings={"ordered": True}
+    )
     endpoint = (await installation.add(ordered)).pointer.endpoint_id
     await disabled(installation, endpoint)
     [head, _, _] = [(await installation.deliveries())[0].delivery_id for _ in range(3)]

@@ -8,9 +8,8 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
+from hookseal.dispatcher.core.endpoint_settings import complete
 from hookseal.dispatcher.core.model import Outcome, State, Verdict, WaitingFor
-from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.ground.ids import TenantId
 from hookseal.ground.version import VERSION
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.intake import DropReason
@@ -94,7 +93,7 @@ def test_attempts_are_counted_by_outcome() -> None:
 @pytest.mark.req("OPS-02", part="counted")
 def test_no_bucket_ends_at_the_default_time_out() -> None:
     """What timed out by default, at a little more than five seconds, is in a bucket with little else."""
-    default = NewEndpoint(tenant_id=TenantId("acme"), url="https://a.example", event_types=("*",)).timeout_ms / 1000
+    default = complete({})["timeout_ms"] / 1000
     for metric in (definitions.ATTEMPT_DURATION, definitions.FIRST_ATTEMPT):
         below = max(bound for bound in metric.buckets if bound < default)
         above = min(bound for bound in metric.buckets if bound > default)

@@ -1,8 +1,8 @@
 """The options of an endpoint, declared once for `endpoint add` and `update`, and the arguments that they give."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
@@ -10,24 +10,18 @@ import typer
 
 from hookseal.cli.shared.input_files import read_input, require_one_from_stdin
 from hookseal.cli.shared.secret_files import private_bytes
-from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core import endpoint_rules, endpoint_settings
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed
-from hookseal.ground import durations
 from hookseal.ground.wire import Algorithm, Scheme, header_name
 from hookseal.secrets.extras.tls_identity import MAX_AUTHORITIES_BYTES, MAX_CERTIFICATE_BYTES, MAX_KEY_BYTES
 
 NONE: Final = "none"
-DEFAULT: Final = "default"
 _REPLACED: Final = "options"  # the parameter of a command that the options of an endpoint replace
 _REQUIRED: Final = inspect.Parameter.empty
-_MOST_DIGITS: Final = 9
+_FIRST: Final = 3  # of the own options, which stand before the settings: url, --allow-same-url, --event-type
 _MAX_HEADER_BYTES: Final = 65_536  # more than the limits of all headers together
-_SETTINGS: Final = (
-    "url", "name", "uid", "description", "scheme", "algorithm", "timeout_ms", "max_attempts", "backoff_base_seconds",
-    "backoff_cap_seconds", "retry_schedule", "concurrency", "rate", "on_dead_letter", "rotate_every_days",
-)  # fmt: skip
-_REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 Tenant = Annotated[str, typer.Option(help="The tenant of the endpoint.")]
 Endpoint = Annotated[str, typer.Option(help="The id of the endpoint, or its uid.")]
@@ -68,8 +62,12 @@ class _Declared:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EndpointOptions:
-    """What a command says of an endpoint, in the order of its help; None is what was not given."""
+    """What a command says of an endpoint; None is what was not given.
 
+    `settings` are the values of the options that `EndpointSettings` declares, and those to remove, by `remove_NAME`.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
     url: Annotated[
         str | None,
         _Declared(
@@ -88,113 +86,8 @@ class EndpointOptions:
             update="The event types that it gets, in place of all that it has. Repeatable.",
         ),
     ] = None
-    channel: Annotated[
-        list[str] | None,
-        _Declared(
-            add="It gets only events with one of its channels, up to 10. Repeatable.",
-            update="It gets only events with one of these channels, in place of all that it has. Repeatable.",
-        ),
-    ] = None
-    remove_channels: Annotated[
-        bool, _Declared("--remove-channels", update="It gets events whatever their channels are.")
-    ] = False
-    name: Annotated[str | None, _Declared(both="A name for people, at most 128 characters.")] = None
-    uid: Annotated[
-        str | None,
-        _Declared(
-            both="An id of your own: 1 to 256 of A-Z, a-z, 0-9, '.', '_' and '-', of one endpoint of the tenant."
-        ),
-    ] = None
-    remove_uid: Annotated[bool, _Declared("--remove-uid", update="Leave it without an id of your own.")] = False
-    description: Annotated[str | None, _Declared(both="A text for people, at most 1024 characters; '' is none.")] = None
-    metadata: Annotated[
-        list[str] | None,
-        _Declared(
-            metavar="KEY=VALUE",
-            add="What your product keeps with it: up to 50 keys, 4096 bytes in all. Repeatable.",
-            update="What your product keeps with it, in place of all that there is. Repeatable.",
-        ),
-    ] = None
-    remove_metadata: Annotated[
-        bool, _Declared("--remove-metadata", update="Remove all that your product keeps with it.")
-    ] = False
     scheme: Annotated[Scheme | None, _Declared(add="standard, svix or x-webhook.", new=Scheme.STANDARD)] = None
     algorithm: Annotated[Algorithm | None, _Declared(add="hmac or ed25519.", new=Algorithm.HMAC)] = None
-    timeout_ms: Annotated[
-        str | None,
-        _Declared(
-            "--timeout",
-            metavar="DURATION",
-            both="The limit for one request, 100ms to 20s. A number without a unit has milliseconds.",
-            new="5s",
-        ),
-    ] = None
-    max_attempts: Annotated[
-        int | None,
-        _Declared(metavar="N", both="Attempts before a dead letter, 1 to 100; replaces the default schedule."),
-    ] = None
-    backoff_base_seconds: Annotated[
-        str | None,
-        _Declared(
-            "--backoff-base",
-            metavar="DURATION",
-            both="Wait after the first attempt, 1s to 1d; each later wait is twice as long.",
-        ),
-    ] = None
-    backoff_cap_seconds: Annotated[
-        str | None,
-        _Declared(
-            "--backoff-cap",
-            metavar="DURATION",
-            both="The longest wait between attempts, 1s to 7d.",
-        ),
-    ] = None
-    retry_schedule: Annotated[
-        str | None,
-        _Declared(
-            add="The waits between attempts: 5s,5m,2h; default: ten waits, about three days in all.",
-            update="The waits between attempts: 5s,5m,2h; none: use --max-attempts and the two back-off options; "
-            "default: the default schedule.",
-        ),
-    ] = None
-    concurrency: Annotated[
-        str | None,
-        _Declared(
-            metavar="N",
-            both="The most requests in flight, 1 to 1000, over all workers; none: HOOKSEAL_ENDPOINT_CONCURRENCY.",
-        ),
-    ] = None
-    rate: Annotated[
-        str | None,
-        _Declared(metavar="N/s", both="The most requests a second, 1/s to 10000/s, over all workers; none: no limit."),
-    ] = None
-    ordered: Annotated[
-        bool,
-        _Declared(
-            "--ordered",
-            add="Send its deliveries one after another, in the order of publishing. Cannot be changed later.",
-        ),
-    ] = False
-    on_dead_letter: Annotated[
-        OnDeadLetter | None,
-        _Declared(
-            "--on-dead-letter",
-            metavar="WHAT",
-            both="Of an ordered endpoint: a dead letter or a failed delivery stops the others (stop, the default) "
-            "or not (skip).",
-        ),
-    ] = None
-    ordered_later: Annotated[
-        bool, _Declared("--ordered", update="Refused: an endpoint is ordered when it is added, or never.")
-    ] = False
-    rotate_every_days: Annotated[
-        str | None,
-        _Declared(
-            "--rotate-every",
-            metavar="DURATION",
-            both="Rotate the secret at this age, 1d to 30d; none: never by itself.",
-        ),
-    ] = None
     header: Annotated[
         list[str] | None,
         _Declared(
@@ -232,25 +125,20 @@ class EndpointOptions:
         Raises `Malformed`, which never contains text of a file or of a header, and `Refused` if others may read a file
         that must be private.
         """
-        if self.ordered_later:
-            raise endpoint_rules.order_stays()
-        settings = parsed({name: getattr(self, name) for name in _SETTINGS} | {"event_types": self.event_type or None})
-        if self.metadata:
-            settings["metadata"] = _pairs(self.metadata)
-        if self.channel:
-            settings["channels"] = self.channel
-        for name, is_removed, nothing in (
-            ("uid", self.remove_uid, None),
-            ("metadata", self.remove_metadata, {}),
-            ("channels", self.remove_channels, []),
-        ):
-            if is_removed and name in settings:
+        given = {
+            "url": self.url,
+            "event_types": self.event_type or None,
+            "allow_same_url": self.allow_same_url or None,
+            "scheme": self.scheme,
+            "algorithm": self.algorithm,
+        }
+        settings = parsed({name: value for name, value in self.settings.items() if name in SETTINGS})
+        for name, setting in SETTINGS.items():
+            if self.settings.get(f"remove_{name}") and name in settings:
                 raise Malformed(f"{name} to be given and to be removed: leave one out", field=f"remove_{name}")
-            if is_removed:
-                settings[name] = nothing
-        for name in ("ordered", "allow_same_url"):
-            if getattr(self, name):
-                settings[name] = True
+            if self.settings.get(f"remove_{name}"):
+                settings[name] = setting.default
+        settings |= {name: value for name, value in given.items() if value is not None}
         require_one_from_stdin(secret_file, self.headers_file, self.client_cert, self.client_key, self.ca_file)
         return settings | self._headers() | self._tls()
 
@@ -291,38 +179,69 @@ class EndpointOptions:
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of an endpoint in place of its parameter `options`."""
     kinds = get_type_hints(EndpointOptions, include_extras=True)
-    declared: list[inspect.Parameter] = []
+    own: list[inspect.Parameter] = []
     for each in fields(EndpointOptions):
-        kind, declaration = get_args(kinds[each.name])
-        option = declaration.parameter(command.__name__, each.name, kind, each.default)
-        declared += [] if option is None else [option]
+        if each.name != "settings":
+            kind, declaration = get_args(kinds[each.name])
+            option = declaration.parameter(command.__name__, each.name, kind, each.default)
+            own += [] if option is None else [option]
+    settings = [each for name in SETTINGS for each in _parameters(command.__name__, name)]
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
-        parameters += declared if parameter.name == _REPLACED else [parameter]
+        parameters += [*own[:_FIRST], *settings, *own[_FIRST:]] if parameter.name == _REPLACED else [parameter]
 
     @wraps(command)
     def called(**values: Any) -> None:
-        command(options=EndpointOptions(**{each.name: values.pop(each.name) for each in declared}), **values)
+        chosen = {each.name: values.pop(each.name) for each in settings}
+        options = EndpointOptions(settings=chosen, **{each.name: values.pop(each.name) for each in own})
+        command(options=options, **values)
 
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
 
 
+def _parameters(command: str, name: str) -> Iterator[inspect.Parameter]:
+    """Yield the parameter of a setting, and in `update` that which removes it, if no text does."""
+    setting, kind = SETTINGS[name], endpoint_settings.kind(name)
+    spelled = setting.option or f"--{name.replace('_', '-')}"
+    told = setting.update if command == "update" and setting.update is not None else setting.add
+    given: Any = str | None
+    if kind is bool:
+        given = bool
+    elif (kind is int and setting.read is None) or issubclass(kind, OnDeadLetter):
+        given = kind | None
+    elif setting.read is None and kind is not str:
+        given = list[str] | None
+    default = False if kind is bool else setting.new if command == "add" else None
+    yield _parameter(name, given, default, typer.Option(spelled, metavar=setting.metavar, help=told))
+    if command == "update" and setting.remove is not None:
+        removal = typer.Option(f"--remove-{name.replace('_', '-')}", help=setting.remove)
+        yield _parameter(f"remove_{name}", bool, False, removal)
+
+
+def _parameter(name: str, kind: Any, default: object, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
 def parsed(texts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not None as an `Admin` takes them: numbers and waits of texts, None for `none`.
+    """Return the settings that are given as an `Admin` takes them: numbers and waits of texts, None for `none`.
 
     Raises `Malformed` for a text of another form, and for a schedule together with the options that it replaces.
     """
-    settings = {name: value for name, value in texts.items() if value is not None}
-    if settings.get("retry_schedule") not in {None, NONE} and _REPLACED_BY_SCHEDULE & settings.keys():
+    settings = {
+        name: value for name, value in texts.items() if value is not None and value is not False and value != []
+    }
+    if settings.get("retry_schedule") not in {None, NONE} and endpoint_rules.DEFAULT_BACKOFF.keys() & settings.keys():
         raise Malformed(
             "--retry-schedule replaces --max-attempts, --backoff-base and --backoff-cap: give it without them",
             field="retry_schedule",
         )
-    for name, read in _READ.items():
-        text = settings.get(name)
-        if isinstance(text, str):
-            settings[name] = None if text == NONE and name in _REMOVABLE else read(text)
+    for name, value in settings.items():
+        setting = SETTINGS[name]
+        if setting.read is not None and isinstance(value, str):
+            settings[name] = None if value == NONE and setting.removable else setting.read(value)
+        elif endpoint_settings.kind(name) is Mapping and isinstance(value, list):
+            settings[name] = _pairs(value)
     return settings
 
 
@@ -336,27 +255,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
             raise Malformed(problem, field="metadata")
         pairs[key] = value
     return pairs
-
-
-def _number(text: str) -> int:
-    """Return a whole number, 0 if it is none: that is out of every range here."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
-
-
-def _waits(text: str) -> tuple[int, ...]:
-    return endpoint_rules.DEFAULT_RETRY_SCHEDULE if text == DEFAULT else endpoint_rules.retry_schedule(text)
-
-
-_READ: Final[Mapping[str, Callable[[str], Any]]] = {
-    "timeout_ms": lambda text: durations.given(text, "ms", "timeout_ms"),
-    "backoff_base_seconds": lambda text: durations.given(text, "s", "backoff_base_seconds"),
-    "backoff_cap_seconds": lambda text: durations.given(text, "s", "backoff_cap_seconds"),
-    "retry_schedule": _waits,
-    "rotate_every_days": lambda text: durations.given(text, "d", "rotate_every_days"),
-    "concurrency": _number,
-    "rate": endpoint_rules.rate,
-}
-_REMOVABLE: Final = frozenset({"retry_schedule", "rotate_every_days", "concurrency", "rate"})
 
 
 def _read_headers(lines: list[str]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any, Final, assert_never
 
+import msgspec
+
 from hookseal.dispatcher.core.endpoint_health import Counts, Key
 from hookseal.errors import NotFound
 from hookseal.ground.ids import EndpointId, Place, TenantId, before, paged, require_limit
@@ -94,25 +96,28 @@ async def show(
     row = await _SQL.row(executor, "show", tenant, endpoint_id, uid)
     if row is None:
         raise _not_found(uid)
-    endpoint, schedule = _item(dict(row)), row["retry_schedule"]
+    endpoint = _item(dict(row))
     failure = await _SQL.row(executor, "last_failure", tenant, row["endpoint_id"])
     return endpoint | {
         "next_probe_at": row["states"][3],
-        "retry_schedule": None if schedule is None else [int(seconds) for seconds in schedule],
         "tls": None if endpoint["tls"] is None else json.loads(endpoint["tls"]),
         "last_failure": None if failure is None else dict(failure),
     }
 
 
 def _item(row: Mapping[str, Any]) -> dict[str, Any]:
-    own = {name: value for name, value in row.items() if name != "states"}
+    own = {name: value for name, value in row.items() if name not in {"settings", "states"}}
+    settings: dict[str, Any] = msgspec.json.decode(row["settings"])
     state, since, stopped_by, _next_probe_at = row["states"]
-    return own | {
-        "metadata": json.loads(row["metadata"]),
-        "state": state,
-        "state_since": since,
-        "stopped_by": stopped_by,
-    }
+    return (
+        own
+        | settings
+        | {
+            "state": state,
+            "state_since": since,
+            "stopped_by": stopped_by,
+        }
+    )
 
 
 BATCH: Final = 1_000  # rows that one statement writes or deletes

@@ -2,13 +2,18 @@
 
 -- The columns of a page.
 -- name: listed
-e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason,
-       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
-       e.created_at, {updated_at}, {lane}, {lane_since}, {states}
+e.tenant_id, e.id::text AS endpoint_id, {listed_settings}, e.url, e.event_types, e.enabled, e.disabled_reason,
+       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.created_at, {updated_at}, {lane}, {lane_since}, {states}
 
--- What the product has given it, to find it and to distinguish it from others.
--- name: given
-e.uid, e.name, e.description, e.metadata::text AS metadata, e.channels
+-- What a list shows of its settings, as JSON.
+-- name: listed_settings
+(SELECT to_jsonb(s)::text
+        FROM (SELECT e.name, e.uid, e.description, e.metadata, e.channels, e.concurrency, e.rate, e.ordered, e.on_dead_letter) AS s)
+       AS settings
+
+-- All of its settings, as JSON.
+-- name: settings
+(SELECT to_jsonb(s)::text FROM (SELECT {hookseal.dispatcher.core.endpoint_settings:COLUMNS}) AS s) AS settings
 
 -- When one of its settings was changed last, as far as that is known.
 -- name: updated_at
@@ -178,13 +183,11 @@ WHERE e.tenant_id = $1 AND e.id = ANY ($2::text[]::uuid[])
 -- Reads one endpoint, how many of its deliveries are pending and held, up to 10,000, and the time of its next probe.
 -- The comparisons and the order make the planner find each reason to wait by its index, whatever waits.
 -- name: show
-SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
+SELECT e.tenant_id, e.id::text AS endpoint_id, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
        e.last_disabled_reason, e.last_disabled_at,
-       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.timeout_ms,
-       e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds,
-       e.retry_schedule::text[] AS retry_schedule, e.attempts_allowed, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
+       e.first_failure_at AS failing_since, e.scheme, e.algorithm, {settings}, e.attempts_allowed,
        e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme, e.previous_algorithm,
-       e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref,
+       e.secret_provider, e.secret_updated_at, e.header_names, e.headers_ref,
        e.tls_shown::text AS tls, e.tls_ref, e.lead,
        e.generation, e.has_plaintext, e.created_at, {updated_at},
        (SELECT coalesce(e.generation <> max(l.generation), e.mac IS NOT NULL) FROM hookseal.audit_log AS l

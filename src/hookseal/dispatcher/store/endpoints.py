@@ -1,14 +1,15 @@
 """Writes endpoints, except the columns that point to secrets, which belong to the room `secrets`."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
+import msgspec
 
-from hookseal.dispatcher.core.endpoint_rules import DEFAULT_BACKOFF, DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
-from hookseal.dispatcher.core.model import OnDeadLetter
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.endpoint_settings import EndpointSettings, complete
 from hookseal.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Algorithm, Scheme
@@ -23,82 +24,43 @@ _TENANT_DELETED: Final = "HS409"  # the SQLSTATE that 0002_tenants.sql raises
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEndpoint:
-    """An endpoint to be created; the limits of its values are in `endpoint_rules`.
+    """An endpoint to be created, with those of its settings that were given.
 
-    `retry_schedule`, if there is one, contains the seconds between the attempts and replaces `max_attempts`,
-    `backoff_base_seconds` and `backoff_cap_seconds`; but if one of these is given, it replaces the default schedule.
-    `uid` is the id that the product has given it, `metadata` what the product keeps with it. If it has `channels`, it
-    gets only events that share one.
-    `concurrency` is the most requests in flight, and `rate` the most requests a second, both over all workers.
-    If it is `ordered`, its deliveries are sent one after another, and `on_dead_letter` says whether one that is given
-    up stops the others. `header_names` are the names of the headers whose values the room `secrets` stores, and
-    `tls_shown` describes the certificates that it stores. `endpoint_id` is set for an endpoint of an older system;
-    otherwise an id is made. If `shares_url`, another endpoint of the tenant may have its url.
+    `header_names` are the names of the headers whose values the room `secrets` stores, and `tls_shown` describes the
+    certificates that it stores. `endpoint_id` is set for an endpoint of an older system; otherwise an id is made. If
+    `shares_url`, another endpoint of the tenant may have its url.
     """
 
     tenant_id: TenantId
     url: str
     event_types: tuple[str, ...]
-    name: str | None = None
-    uid: str | None = None
-    description: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    channels: tuple[str, ...] = ()
-    timeout_ms: int = 5_000
+    settings: EndpointSettings = field(default_factory=EndpointSettings)
     scheme: Scheme = Scheme.STANDARD
     algorithm: Algorithm = Algorithm.HMAC
-    max_attempts: int | None = None
-    backoff_base_seconds: int | None = None
-    backoff_cap_seconds: int | None = None
-    retry_schedule: tuple[int, ...] | None = DEFAULT_RETRY_SCHEDULE
-    concurrency: int | None = None
-    rate: int | None = None
-    ordered: bool = False
-    on_dead_letter: OnDeadLetter = OnDeadLetter.STOP
-    rotate_every_days: int | None = None
     header_names: tuple[str, ...] = ()
     tls_shown: Mapping[str, Any] | None = None
     endpoint_id: EndpointId | None = None
     shares_url: bool = False
 
     @property
-    def retries(self) -> dict[str, Any]:
-        """The values of the four columns that decide about retries."""
-        backoff = {name: getattr(self, name) for name in DEFAULT_BACKOFF}
-        own = {name: value for name, value in backoff.items() if value is not None}
-        schedule = None if replaces_default(self.retry_schedule, own) else self.retry_schedule
-        return DEFAULT_BACKOFF | own | {"retry_schedule": schedule}
+    def uid(self) -> str | None:
+        """The id of the product's own, None without one."""
+        return self.settings.get("uid")
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its deliveries are sent one after another."""
+        return self.settings.get("ordered", False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSettings:
+class StoredEndpoint(EndpointSettings):
     """The columns of an endpoint row that this room writes."""
 
     event_types: tuple[str, ...]
-    name: str | None
-    uid: str | None
-    description: str
-    metadata: Mapping[str, str]
-    channels: tuple[str, ...]
-    timeout_ms: int
-    max_attempts: int
-    backoff_base_seconds: int
-    backoff_cap_seconds: int
-    retry_schedule: tuple[int, ...] | None
-    concurrency: int | None
-    rate: int | None
-    ordered: bool
-    on_dead_letter: OnDeadLetter
-    rotate_every_days: int | None
     header_names: tuple[str, ...]
     tls_shown: Mapping[str, Any] | None
     enabled: bool
     disabled_reason: str | None
-
-
-def replaces_default(schedule: tuple[int, ...] | None, fields: Iterable[str]) -> bool:
-    """Return whether one of these fields is of back-off and so replaces the schedule, which is the default one."""
-    return schedule == DEFAULT_RETRY_SCHEDULE and not DEFAULT_BACKOFF.keys().isdisjoint(fields)
 
 
 async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
@@ -108,31 +70,16 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     already has an endpoint with this url, which it may not share, or with this uid, if the id exists, or if the tenant
     is deleted, `Unavailable`.
     """
-    retries = endpoint.retries
+    row = complete(endpoint.settings) | {"event_types": endpoint.event_types}
     try:
         inserted: str | None = await _SQL.value(
             connection,
             "insert",
             endpoint.tenant_id,
-            endpoint.url,
-            list(endpoint.event_types),
-            endpoint.name,
-            endpoint.timeout_ms,
-            retries["max_attempts"],
-            retries["backoff_base_seconds"],
-            retries["backoff_cap_seconds"],
-            _words(retries["retry_schedule"]),
-            endpoint.concurrency,
-            endpoint.rate,
-            endpoint.rotate_every_days,
             endpoint.endpoint_id,
-            endpoint.ordered,
-            endpoint.on_dead_letter,
-            endpoint.uid,
-            endpoint.description,
-            json.dumps(endpoint.metadata),
+            endpoint.url,
             endpoint.shares_url,
-            endpoint.channels,
+            _encoded(row),
         )
         if inserted is None:
             raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
@@ -154,6 +101,10 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             ) from None
         raise
     return EndpointId(inserted)
+
+
+def _encoded(row: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(row, enc_hook=dict).decode()
 
 
 def _uid_taken(error: asyncpg.UniqueViolationError) -> Exception:
@@ -184,58 +135,26 @@ async def share_url(connection: Connection, tenant: TenantId, endpoint_id: Endpo
     await _SQL.execute(connection, "share_url", tenant, endpoint_id)
 
 
-async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> EndpointSettings:
+async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> StoredEndpoint:
     """Lock the endpoint until the caller's transaction ends, and return its settings. Claims do not wait for this lock.
 
     Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
     """
-    row = await _SQL.row(connection, "lock", tenant, endpoint_id)
+    row: str | None = await _SQL.value(connection, "lock", tenant, endpoint_id)
     if row is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint_id")
-    schedule = row["retry_schedule"]
-    return EndpointSettings(
-        **dict(row)
-        | {
-            "event_types": tuple(row["event_types"]),
-            "on_dead_letter": OnDeadLetter(row["on_dead_letter"]),
-            "header_names": tuple(row["header_names"]),
-            "retry_schedule": None if schedule is None else tuple(map(int, schedule)),
-            "tls_shown": None if row["tls_shown"] is None else json.loads(row["tls_shown"]),
-            "metadata": json.loads(row["metadata"]),
-            "channels": tuple(row["channels"]),
-        }
-    )
+    values: dict[str, Any] = msgspec.json.decode(row)
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return cast("StoredEndpoint", frozen)
 
 
-async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, settings: EndpointSettings) -> None:
+async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, row: Mapping[str, Any]) -> None:
     """Write the settings of the locked endpoint, except whether it is enabled or ordered.
 
     Raises `Conflict` if another endpoint of the tenant has the uid, `Unavailable`.
     """
     try:
-        await _SQL.execute(
-            connection,
-            "change",
-            tenant,
-            endpoint_id,
-            settings.event_types,
-            settings.name,
-            settings.timeout_ms,
-            settings.max_attempts,
-            settings.backoff_base_seconds,
-            settings.backoff_cap_seconds,
-            _words(settings.retry_schedule),
-            settings.concurrency,
-            settings.rate,
-            settings.rotate_every_days,
-            settings.header_names,
-            None if settings.tls_shown is None else json.dumps(settings.tls_shown),
-            settings.on_dead_letter,
-            settings.uid,
-            settings.description,
-            json.dumps(settings.metadata),
-            settings.channels,
-        )
+        await _SQL.execute(connection, "change", tenant, endpoint_id, _encoded(row))
     except asyncpg.UniqueViolationError as error:
         raise _uid_taken(error) from None
 
@@ -262,7 +181,3 @@ async def smallest_drain_seconds(connection: Connection) -> int | None:
     """
     seconds: int | None = await _SQL.value(connection, "smallest_drain", LIVE_SECONDS)
     return seconds
-
-
-def _words(numbers: tuple[int, ...] | None) -> list[str] | None:
-    return None if numbers is None else [str(number) for number in numbers]

@@ -1,14 +1,21 @@
 -- The columns of an endpoint that the dispatcher writes. None of them is part of a key, so claims do not wait for a lock.
 
+-- Rows of settings are passed and returned as JSON, by the names of their columns.
+
+-- The columns of the settings that `EndpointSettings` declares.
+-- name: settings
+{hookseal.dispatcher.core.endpoint_settings:COLUMNS}
+
+-- Those of them that may change.
+-- name: changeable
+{hookseal.dispatcher.core.endpoint_settings:CHANGEABLE}
+
 -- Adds an endpoint without a secret, unless the tenant already has an endpoint with this url and it may not share one.
 -- name: insert
-INSERT INTO hookseal.endpoints
-    (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
-     retry_schedule, concurrency, rate, rotate_every_days, ordered, on_dead_letter, uid, description, metadata,
-     shares_url, channels)
-SELECT $1, coalesce($13::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9::text[]::integer[], $10, $11, $12, $14,
-       $15, $16, $17, $18::text::jsonb, $19, $20
-WHERE $19::boolean OR NOT EXISTS (SELECT FROM hookseal.endpoints WHERE tenant_id = $1 AND url = $2)
+INSERT INTO hookseal.endpoints (tenant_id, id, url, shares_url, event_types, {settings})
+SELECT $1, coalesce($2::text::uuid, hookseal.uuid7()), $3, $4, event_types, {settings}
+FROM jsonb_populate_record(NULL::hookseal.endpoints, $5::text::jsonb)
+WHERE $4::boolean OR NOT EXISTS (SELECT FROM hookseal.endpoints AS e WHERE e.tenant_id = $1 AND e.url = $3)
 ON CONFLICT (tenant_id, url, (CASE WHEN NOT shares_url THEN true END)) DO NOTHING
 RETURNING id::text
 
@@ -40,21 +47,18 @@ WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- Reads and locks the settings of an endpoint. Claims do not wait for this lock.
 -- name: lock
-SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
-       retry_schedule::text[] AS retry_schedule, concurrency, rate, ordered, on_dead_letter, rotate_every_days, header_names,
-       tls_shown::text AS tls_shown, enabled, disabled_reason, uid, description, metadata::text AS metadata,
-       channels
-FROM hookseal.endpoints
-WHERE tenant_id = $1 AND id = $2::text::uuid
-FOR NO KEY UPDATE
+SELECT to_jsonb(e)::text
+FROM (SELECT event_types, {settings}, header_names, tls_shown, enabled, disabled_reason
+      FROM hookseal.endpoints
+      WHERE tenant_id = $1 AND id = $2::text::uuid
+      FOR NO KEY UPDATE) AS e
 
 -- Writes the settings of an endpoint, except whether it is enabled or ordered.
 -- name: change
 UPDATE hookseal.endpoints
-SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_base_seconds = $7, backoff_cap_seconds = $8,
-    retry_schedule = $9::text[]::integer[], concurrency = $10, rate = $11, rotate_every_days = $12, header_names = $13,
-    tls_shown = $14::text::jsonb, on_dead_letter = $15, uid = $16, description = $17, metadata = $18::text::jsonb,
-    channels = $19
+SET (event_types, {changeable}, header_names, tls_shown)
+    = (SELECT event_types, {changeable}, header_names, tls_shown
+       FROM jsonb_populate_record(NULL::hookseal.endpoints, $3::text::jsonb))
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- Enables the endpoint. It keeps why and when it was disabled last.

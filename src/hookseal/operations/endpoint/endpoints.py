@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from hookseal.audit.chain import Action
-from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core import endpoint_rules, endpoint_settings
 from hookseal.dispatcher.store import endpoint_health, endpoints
 from hookseal.dispatcher.store import held as held_deliveries
 from hookseal.dispatcher.store.endpoint_health import Failing
@@ -67,7 +67,8 @@ async def add_endpoint(
         endpoint, header_names=extras_stored.HEADERS.shown(own.headers), tls_shown=extras_stored.TLS.shown(own.tls)
     )
     async with operator.changing() as connection:
-        await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
+        timeout_ms = endpoint_settings.complete(endpoint.settings)["timeout_ms"]
+        await require_drainable(operator, timeout_ms, own_drain_seconds=own_drain_seconds)
         endpoint_id = await endpoints.insert(connection, named)
         await require_usable(operator, own.tls)
         first = await _sealed(operator, named, endpoint_id, secret=material, own=own)
@@ -103,7 +104,7 @@ async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
             "previous_secret_ref": row.previous_secret_ref,
             "headers_ref": row.headers_ref,
             "tls_ref": row.tls_ref,
-            "enabled": decided.enabled,
+            "enabled": decided["enabled"],
         }
         # A higher generation than any before: if somebody restores the row, it is stale.
         generation = pointer.generation_after(row.generation, row.audited_generation)
@@ -181,7 +182,7 @@ def given_facts(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Rows of the audit log are never removed, so they have nothing of a text that may be about a person.
     """
-    facts = dict(values)
+    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     if "metadata" in facts:
         facts["metadata_keys"] = sorted(facts.pop("metadata"))
     if "description" in facts:
@@ -190,20 +191,10 @@ def given_facts(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
-    given = {"uid": endpoint.uid, "description": endpoint.description, "metadata": endpoint.metadata}
     return {
         "host": host(stored.url),
         "event_types": list(endpoint.event_types),
-        "channels": list(endpoint.channels),
-        "name": endpoint.name,
-        **given_facts(given),
-        "timeout_ms": endpoint.timeout_ms,
-        **endpoint.retries,
-        "concurrency": endpoint.concurrency,
-        "rate": endpoint.rate,
-        "ordered": endpoint.ordered,
-        "on_dead_letter": endpoint.on_dead_letter.value,
-        "rotate_every_days": endpoint.rotate_every_days,
+        **given_facts(endpoint_settings.complete(endpoint.settings)),
         "scheme": stored.scheme,
         "algorithm": stored.algorithm,
         "generation": stored.generation,
@@ -248,7 +239,7 @@ async def enable_endpoint(
     """
     async with operator.changing() as connection:
         settings = await endpoints.locked(connection, tenant, endpoint_id)
-        if settings.enabled:
+        if settings["enabled"]:
             held_for = await held_deliveries.probe(connection, tenant, endpoint_id)
             if held_for is not None:
                 await operator.audit(
@@ -258,7 +249,7 @@ async def enable_endpoint(
                     after={"held_for": held_for.value},
                 )
             return Enabled(changed=False, woken=0, probed=held_for is not None)
-        await require_drainable(operator, settings.timeout_ms, own_drain_seconds=own_drain_seconds)
+        await require_drainable(operator, settings["timeout_ms"], own_drain_seconds=own_drain_seconds)
         await endpoints.enable(connection, tenant, endpoint_id)
         await held_deliveries.release(connection, tenant, endpoint_id)
         held = await held_deliveries.count(connection, tenant, endpoint_id)
@@ -266,7 +257,7 @@ async def enable_endpoint(
             Action.ENDPOINT_ENABLED,
             of=f"endpoint:{endpoint_id}",
             tenant=tenant,
-            before={"enabled": False, "disabled_reason": settings.disabled_reason},
+            before={"enabled": False, "disabled_reason": settings["disabled_reason"]},
             after={"enabled": True, "disabled_reason": None},
         )
     return Enabled(changed=True, woken=held.due, in_line=held.in_line, line_head=held.head, probed=False)
@@ -279,8 +270,8 @@ async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: En
     """
     async with operator.changing() as connection:
         settings = await endpoints.locked(connection, tenant, endpoint_id)
-        if not settings.enabled:
-            return Disabled(changed=False, reason=settings.disabled_reason)
+        if not settings["enabled"]:
+            return Disabled(changed=False, reason=settings["disabled_reason"])
         await endpoints.disable(connection, tenant, endpoint_id, reason)
         await held_deliveries.release(connection, tenant, endpoint_id)  # what was held now waits for `enable`
         await _audit_disabled(operator, tenant, endpoint_id, reason)
@@ -301,7 +292,7 @@ async def set_enabled(
     """
     async with operator.changing() as connection:
         settings = await endpoints.locked(connection, tenant, endpoint_id)
-        if settings.enabled == (disabled_reason is None):
+        if settings["enabled"] == (disabled_reason is None):
             return False
         if disabled_reason is None:
             await enable_endpoint(operator, tenant, endpoint_id, own_drain_seconds=own_drain_seconds)

@@ -165,10 +165,10 @@ async def _read(
         row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
         ping_id = await canary_results.new_id(connection)
-    enabled = decided.enabled or as_enabled
-    target = Target(pointer=row, enabled=enabled, timeout_ms=decided.timeout_ms, retries=_ONCE)
+    enabled = decided["enabled"] or as_enabled
+    target = Target(pointer=row, enabled=enabled, timeout_ms=decided["timeout_ms"], retries=_ONCE)
     ping = Ping(id=ping_id, at=row.read_at, target=target)
-    return _Reading(ping=ping, enabled=decided.enabled, asked_at=asked_at)
+    return _Reading(ping=ping, enabled=decided["enabled"], asked_at=asked_at)
 
 
 async def _send(operator: Operator, sending: Sending, reading: _Reading, *, is_control: bool) -> Answer:

@@ -1,15 +1,15 @@
 """Updates an endpoint: its pointer, with a new MAC, and its settings, in one transaction."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hookseal.audit.chain import Action
-from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core import endpoint_rules, endpoint_settings
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.dispatcher.core.url import origin
 from hookseal.dispatcher.store import endpoints, held, replays
-from hookseal.dispatcher.store.endpoints import EndpointSettings
+from hookseal.dispatcher.store.endpoints import StoredEndpoint
 from hookseal.errors import Conflict, Malformed, Refused, SecretDenied, SecretError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -29,7 +29,6 @@ TLS: Final = "tls"
 _EXTRAS: Final[Mapping[str, Extra[Any]]] = {HEADERS: stored.HEADERS, TLS: stored.TLS}
 _POINTER_FIELDS: Final = frozenset({"url", "lead"})
 _WORDS: Final = {"client_cert": "client certificate", "ca": "certificate authorities"}
-_BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ async def update_endpoint(
     shares_url: bool = False,
     keep_headers: bool | None = False,
 ) -> Updated:
-    """Change the endpoint, all of it or nothing: its `url`, `lead`, fields of `EndpointSettings`, `headers` and `tls`.
+    """Change the endpoint, all of it or nothing: its `url`, `lead`, its event types, its settings, `headers` and `tls`.
 
     `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
     and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it.
@@ -100,14 +99,14 @@ async def update_endpoint(
         row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         overlap.require_generation(row, expect_generation)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
-        now = asdict(decided) | {name: getattr(row, name) for name in _POINTER_FIELDS}
-        now |= {name: getattr(decided, extra.shown_field) for name, extra in _EXTRAS.items()}
+        now: dict[str, Any] = {**decided, **{name: getattr(row, name) for name in _POINTER_FIELDS}}
+        now |= {name: now[extra.shown_field] for name, extra in _EXTRAS.items()}
         _require_as_expected(now, expect or {})
-        if endpoints.replaces_default(decided.retry_schedule, requested):
+        if endpoint_settings.replaces_schedule(decided["retry_schedule"], requested):
             requested = {"retry_schedule": None} | requested
         changes = {name: value for name, value in requested.items() if name not in _EXTRAS and value != now[name]}
         _require_effect(decided, changes)
-        endpoint_rules.require_order(ordered=decided.ordered, on_dead_letter=requested.get("on_dead_letter"))
+        endpoint_rules.require_order(ordered=decided["ordered"], on_dead_letter=requested.get("on_dead_letter"))
         leaving = _Departure(requested=requested)
         if "url" in changes and _origin(row.url) != origin(changes["url"]):
             leaving = await _departure(operator, row, decided, requested, keep_headers=keep_headers)
@@ -141,7 +140,7 @@ def _origin(url: str) -> object:
 
 
 async def _departure(
-    operator: Operator, row: Pointer, decided: EndpointSettings, requested: dict[str, Any], *, keep_headers: bool | None
+    operator: Operator, row: Pointer, decided: StoredEndpoint, requested: dict[str, Any], *, keep_headers: bool | None
 ) -> _Departure:
     """Return what to request in place of these changes, so that only what is given goes along to another origin.
 
@@ -161,18 +160,18 @@ async def _departure(
     return _Departure(requested=changes, dropped=tuple(staying))
 
 
-def _headers_left(row: Pointer, decided: EndpointSettings, changes: dict[str, Any]) -> Iterator[str]:
+def _headers_left(row: Pointer, decided: StoredEndpoint, changes: dict[str, Any]) -> Iterator[str]:
     """Let the changes replace all headers by those that are given, and yield the names of the others."""
     if row.headers_ref is None:
         return
     change: HeaderChange = changes.get(HEADERS) or HeaderChange(given={})
-    after = change.applied(dict.fromkeys(decided.header_names, SecretMaterial(b"")))
+    after = change.applied(dict.fromkeys(decided["header_names"], SecretMaterial(b"")))
     changes[HEADERS] = HeaderChange(given=change.given, replaces_all=True)
     yield from (f"{HEADERS}.{name}" for name in sorted(after.keys() - change.given.keys()))
 
 
 async def _tls_left(
-    operator: Operator, row: Pointer, decided: EndpointSettings, changes: dict[str, Any]
+    operator: Operator, row: Pointer, decided: StoredEndpoint, changes: dict[str, Any]
 ) -> tuple[str, ...]:
     """Let the changes remove a client certificate that is not given, and return what is lost.
 
@@ -186,7 +185,7 @@ async def _tls_left(
     except SecretError:
         gone = not (change.authorities or change.without_authorities)
         changes[TLS] = replace(change, without_client=True, without_authorities=not change.authorities)
-        seen = decided.tls_shown or {}
+        seen = decided["tls_shown"] or {}
         return (
             *(("client_cert",) if seen.get("client_certificate") else ()),
             *(("ca",) if gone and seen.get("authorities") else ()),
@@ -257,7 +256,7 @@ async def _move(operator: Operator, row: Pointer, extra: Extra[Any], change: sto
 
 
 async def _write(
-    operator: Operator, row: Pointer, decided: EndpointSettings, *, changes: dict[str, Any], moves: dict[str, _Move]
+    operator: Operator, row: Pointer, decided: StoredEndpoint, *, changes: dict[str, Any], moves: dict[str, _Move]
 ) -> Pointer:
     connection, integrity = operator.connection, operator.unlocked.integrity
     pointed = {name: value for name, value in changes.items() if name in _POINTER_FIELDS}
@@ -267,7 +266,7 @@ async def _write(
         pointed[extra.ref_field] = await _keep(operator, row, extra, move.after)
         settings[extra.shown_field] = changes[name]
     if settings:
-        await endpoints.change(connection, row.tenant_id, row.endpoint_id, replace(decided, **settings))
+        await endpoints.change(connection, row.tenant_id, row.endpoint_id, {**decided, **settings})
     if settings.get("on_dead_letter") is OnDeadLetter.SKIP:
         await replays.skip_all(connection, row.tenant_id, row.endpoint_id)
     if not pointed:
@@ -292,9 +291,9 @@ def _require_as_expected(now: Mapping[str, Any], expect: Mapping[str, Any]) -> N
             raise Conflict(f"{name} is not as expected: somebody changed it meanwhile", field="expect")
 
 
-def _require_effect(decided: EndpointSettings, changes: dict[str, Any]) -> None:
-    schedule = changes.get("retry_schedule", decided.retry_schedule)
-    if schedule is not None and _BACKOFF & changes.keys():
+def _require_effect(decided: StoredEndpoint, changes: dict[str, Any]) -> None:
+    schedule = changes.get("retry_schedule", decided["retry_schedule"])
+    if schedule is not None and endpoint_rules.DEFAULT_BACKOFF.keys() & changes.keys():
         raise Conflict(
             "the endpoint has a retry schedule, which replaces attempts and back-off: add --retry-schedule none",
             field="retry_schedule",
@@ -315,7 +314,6 @@ async def _sealed_facts(operator: Operator, moves: dict[str, _Move]) -> dict[str
 def _facts(values: dict[str, Any], of: Pointer) -> dict[str, Any]:
     """Return the values for an audit row: of a url only the host, no value of a sealed extra, and see `given_facts`."""
     facts = given_facts(values)
-    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
     if "url" in facts:
         facts["host"] = host(facts.pop("url"))
     if HEADERS in facts:
