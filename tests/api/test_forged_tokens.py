@@ -67,6 +67,12 @@ CHANGED: Final = {
 _SIGNED_BY: Final = """
 UPDATE hookseal.api_tokens SET scopes = $2, signature = $3, signature_key_id = '9' WHERE id = $1::text::uuid
 """
+# Whoever may append to the audit log gives it a generation, too.
+_LOGGED: Final = """
+INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)
+SELECT t.id, 1000, now(), session_user || '/x', 'token.added', 'token:forged', '{"generation":1}', '', '', '1'
+FROM unnest(ARRAY['acme', '_system']) AS t (id)
+"""
 _OLD: Final = "SELECT row_to_json(t)::text FROM hookseal.api_tokens AS t WHERE t.id = $1::text::uuid"
 _BACK: Final = """
 UPDATE hookseal.api_tokens AS t
@@ -135,6 +141,7 @@ async def test_nobody_makes_a_token_without_the_key(scene: Scene) -> None:
     """A login of the API inserts one with whatever it likes, and the signature of a genuine one."""
     genuine = await scene.admin.tokens.add(name="small", tenant_id="acme", scopes=["read"], actor=BY)
     assert [200, 200] == await scene.answers(text_of(genuine))
+    await scene.thief.execute(_LOGGED)
     for made in MADE.values():
         digest = tokens.digest(FORGED.encode())
         assert "INSERT 0 1" == await scene.thief.execute(_MAKE.format(made=made), genuine.token_id, digest)
