@@ -607,8 +607,10 @@ async def test_every_list_checks_its_limit_and_cursor(admin: Admin, group: str, 
 
 @pytest.mark.parametrize("searched", [0, 250_001, True, "5"])
 async def test_a_wrong_number_to_search_is_named(admin: Admin, searched: Any) -> None:
-    for method in (admin.deliveries.list, admin.replays.count):
+    for method in (admin.deliveries.list, admin.replays.count, admin.events.list):
         assert "searched" == await refused_field(method(tenant_id="acme", searched=searched))
+    few = 50_001 if searched == 250_001 else searched
+    assert "searched" == await refused_field(admin.attempts.list(tenant_id="acme", event_id="e-1", searched=few))
 
 
 @pytest.mark.parametrize("states", [None, 5, "failed", [], ["lost"], [None], ["pending"]])

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from svix.api import SvixAsync
 from svix.api.endpoint import EndpointGetStatsOptions
@@ -18,7 +19,9 @@ from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import MessageStatus, StatusCodeClass
 
 from hookseal import Admin
-from hookseal.dispatcher.store import event_queries
+from hookseal.api import paging
+from hookseal.api.calls import attempts, deliveries, messages
+from hookseal.dispatcher.store import delivery_queries, event_queries
 from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EventId, TenantId
@@ -245,6 +248,58 @@ async def test_deliveries_are_counted_by_their_state(svix: SvixAsync, admin: Adm
     later = EndpointGetStatsOptions(since=datetime.now(UTC) + timedelta(hours=1))
     nothing = await svix.endpoint.get_stats("acme", "main", later)
     assert 0 == nothing.success + nothing.pending + nothing.sending + nothing.fail + nothing.canceled
+
+
+async def test_a_count_says_whether_it_is_complete(
+    client: httpx.AsyncClient, admin: Admin, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts the newest 5,000."""
+    assert 5_000 == delivery_queries.MAX_COUNTED
+    monkeypatch.setattr(delivery_queries.count_by_state, "__kwdefaults__", {"walked": 3})
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], uid="main", actor="test")
+    found = []
+    for _ in range(2):
+        await rows.publish(installation.pool, 2)
+        found.append((await client.get("/api/v1/app/acme/endpoint/main/stats")).json())
+
+    assert [(2, True), (3, False)] == [(each["pending"], each["complete"]) for each in found]
+
+
+@pytest.mark.req("API-10", part="lists")
+async def test_a_search_that_goes_on_is_read_to_its_end(
+    client: httpx.AsyncClient, admin: Admin, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page searches so many rows. If it finds none it is empty and not done, and its iterator leads on."""
+    assert 3_000 == paging.SEARCHED
+    for module in (messages, attempts, deliveries):
+        monkeypatch.setattr(module, "SEARCHED", 3)
+    added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
+    for event_type, number in (("b", 5), ("a", 1), ("b", 6)):
+        for delivery in await rows.publish(installation.pool, number, event_type=event_type):
+            await rows.attempt(installation.pool, delivery, started_at=rows.Sql("clock_timestamp()"))
+
+    async def walked(path: str, given: dict[str, str], *, back_from: str | None = None) -> list[list[str]]:
+        pages: list[list[str]] = []
+        place = {} if back_from is None else {"iterator": f"-{back_from}"}
+        while len(pages) < 20:
+            page = (await client.get(path, params=given | place)).json()
+            pages.append([each["id"] for each in page["data"]])
+            if page["done"] or (back_from is not None and pages[-1]):
+                break
+            place = {"iterator": page["iterator" if back_from is None else "prevIterator"]}
+        return pages
+
+    for path, given, is_read_back in (
+        ("/api/v1/app/acme/msg", {"event_types": "a"}, True),
+        (f"/api/v1/app/acme/attempt/endpoint/{added.endpoint_id}", {"event_types": "a"}, True),
+        (f"/api/v1/app/acme/endpoint/{added.endpoint_id}/msg", {"event_types": "a"}, False),
+        ("/api/hookseal/v1/app/acme/delivery", {"event_type": "a"}, False),
+    ):
+        pages = await walked(path, given)
+        assert [0, 0, 1, 0, 0] == [len(ids) for ids in pages], path
+        if is_read_back:
+            oldest = [each for ids in await walked(path, {"limit": "1"}) for each in ids][-1]
+            assert [[], pages[2]] == await walked(path, given, back_from=oldest), path
 
 
 async def test_what_is_not_there_is_absent(svix: SvixAsync, admin: Admin, installation: Installation) -> None:

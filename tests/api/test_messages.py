@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from hookseal import Admin, Publisher
 from hookseal.api.calls import messages
 from hookseal.api.calls.messages import example_of
 from hookseal.api.problems import Problem
+from hookseal.errors import Malformed
 from hookseal.postgres.pool import Pool
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -155,6 +157,57 @@ async def test_a_page_has_a_limit_of_bytes(
     )
     without = (await client.get(PATH, params={"with_content": "false"})).json()
     assert (7, True) == (len(without["data"]), without["done"])
+
+
+async def test_a_page_is_measured_as_it_is_shown(
+    client: httpx.AsyncClient, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base64 of a payload that is no JSON counts, not the payload; and the whole answer has at most 4 MB."""
+    for number in range(17):
+        await publisher.publish(tenant_id="acme", event_type="a", body=b"\xff" * 262_144, event_id=f"e-{number}")
+    page = await client.get(PATH)
+    assert (9, False) == (len(page.json()["data"]), page.json()["done"])
+    assert 3_000_000 < len(page.content) <= 4_000_000
+
+    monkeypatch.setattr(messages, "MOST_PAGE_BYTES", 1)
+    alone = (await client.get(PATH, params={"iterator": page.json()["iterator"]})).json()
+    assert (["e-7"], False) == ([each["id"] for each in alone["data"]], alone["done"])
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_an_event_for_too_many_endpoints_is_refused(
+    client: httpx.AsyncClient, publisher: Publisher, installation: Installation
+) -> None:
+    """It may have 20,000 deliveries. One with more is refused before anything is written, by each way to publish.
+
+    A repeat of an event that was published before is answered all the same.
+    """
+    more = """
+        INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
+        SELECT 'acme', hookseal.uuid7(), 'https://r.example/' || n, '{a.*}'
+        FROM generate_series($1::int, $2::int) AS n"""
+    await installation.pool.execute(more, 1, 20_000)
+    first = await publisher.publish(tenant_id="acme", event_type="a.b", data=1, event_id="e-1")
+    assert (20_000, False) == (len(first.deliveries), first.duplicate)
+
+    await installation.pool.execute(more, 20_001, 20_001)
+    again = await publisher.publish(tenant_id="acme", event_type="a.b", data=1, event_id="e-1")
+    assert (20_000, True) == (len(again.deliveries), again.duplicate)
+    text = "must be one to which at most 20000 endpoints of the tenant subscribe"
+    with pytest.raises(Malformed, match=text) as caught:
+        await publisher.publish(tenant_id="acme", event_type="a.b", data=1)
+    assert "event_type" == caught.value.field
+    answer = await client.post(PATH, json={"eventType": "a.b", "payload": {}})
+    assert (422, [["body", "eventType"]]) == (answer.status_code, [each["loc"] for each in answer.json()["detail"]])
+    assert f"eventType {text}" == answer.json()["detail"][0]["msg"]
+    async with installation.pool.acquire() as connection, connection.transaction():
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            async with connection.transaction():
+                await connection.execute("SELECT hookseal.publish('acme', 'a.b', '1')")
+        written = await connection.fetchval("SELECT pg_stat_get_xact_tuples_inserted('hookseal.events'::regclass)")
+    assert ("HS422", 0) == (refused.value.sqlstate, written)
+    await publisher.publish(tenant_id="acme", event_type="other", data=1)
+    assert 2 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
 async def test_messages_to_an_endpoint_have_a_limit_of_bytes(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hookseal.api.paging import listed, position
+from hookseal.api.paging import ListOut, listed, position
 
 
 @pytest.mark.parametrize("identifier", ["0193-a", "evt.1", "-x", "~x", "~-x", "a"])
@@ -19,3 +19,12 @@ def test_a_page_has_the_ids_of_its_ends() -> None:
     assert ([1, 2, 3], True, "c", "-a") == (page.data, page.done, page.iterator, page.prev_iterator)
     assert (None, None) == (listed([], [], done=True).iterator, listed([], [], done=True).prev_iterator)
     assert (None, None) == position(None)
+
+
+def test_a_page_goes_on_where_its_search_ended() -> None:
+    """Also if it found nothing: then both directions begin there."""
+    some = listed([1], ["a"], done=False, end="c")
+    none: ListOut[int] = listed([], [], done=False, end="-c")
+
+    assert ("c", "-a") == (some.iterator, some.prev_iterator)
+    assert (("-c", None), (None, "-c")) == (position(none.iterator), position(none.prev_iterator))

@@ -273,6 +273,11 @@ async def reads(site: Site, endpoints: int, deliveries: int, times: int) -> Roun
             "message_attempt.list_by_msg": f"{of}/attempt/msg/{event}",
             "message_attempt.list_attempted_messages": f"{of}/endpoint/{endpoint}/msg?with_content=false",
             "message_attempt.list_attempted_destinations": f"{of}/msg/{event}/endpoint",
+            "message.list in vain": f"{of}/msg?with_content=false&event_types=no.such",
+            "message_attempt.list_by_endpoint in vain": f"{of}/attempt/endpoint/{endpoint}?event_types=no.such",
+            "message_attempt.list_attempted_messages in vain": f"{of}/endpoint/{endpoint}/msg?event_types=no.such",
+            "hookseal.delivery.list in vain": f"/api/hookseal/v1/app/{api.tenant}/delivery?event_type=no.such",
+            "endpoint.get_stats": f"{of}/endpoint/{endpoint}/stats",
         }
         requests: dict[str, Any] = {name: {"method": "GET", "path": path} for name, path in paths.items()}
         url = f'{{"url":"https://receiver.example/new/{NUMBER}"}}'

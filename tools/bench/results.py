@@ -249,6 +249,11 @@ def slowest_list(run: Run) -> float | None:
     return max((value for name, value in _reads(run).items() if "list" in name), default=None)
 
 
+def slowest_in_vain(run: Run) -> float | None:
+    """Return the highest p99 of the lists whose filters match nothing, and of the count."""
+    return max((ms for name, ms in _reads(run).items() if "in vain" in name or "stats" in name), default=None)
+
+
 def slowest_page(run: Run) -> float | None:
     """Return the p99 of the page that has the highest one."""
     return max((value for name, value in _reads(run).items() if name.startswith(PAGE)), default=None)
@@ -322,6 +327,7 @@ BARS: Final = (
     _bar("API-10", "CPU of the API for a message", 450, "us", api_microseconds),
     _bar("API-10", "messages at 50/s, p99", 15, "ms", _figure("api-50", "p99_ms")),
     _bar("API-10", "lists of large tables, slowest p99", 50, "ms", slowest_list),
+    _bar("API-10", "lists in vain and stats, slowest p99", 20, "ms", slowest_in_vain),
     _bar("API-10", "endpoint.create, p99", 50, "ms", _figure("api-reads", f"endpoint.create{P99_MS}")),
     _bar("API-10", "memory of the API", 120, "MB", _figure("api", "resident_mb", BY_API)),
     _bar("API-10", "400 slow clients, API", 2, "% CPU", _figure("api-slow", "api_cpu_percent")),

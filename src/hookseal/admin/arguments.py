@@ -441,11 +441,11 @@ def page(limit: int, cursor: str | None) -> None:
         _require(str, cursor, "cursor")
 
 
-def searched(value: int) -> int:
-    """Return how many deliveries a call may look at, 1 to 250,000. Raises `Malformed`."""
+def searched(value: int, most: int = MAX_WALKED) -> int:
+    """Return how many rows a call may look at, 1 to `most`. Raises `Malformed`."""
     whole(value, "searched")
-    if not 1 <= value <= MAX_WALKED:
-        raise Malformed(f"searched must be 1 to {MAX_WALKED}", field="searched")
+    if not 1 <= value <= most:
+        raise Malformed(f"searched must be 1 to {most}", field="searched")
     return value
 
 

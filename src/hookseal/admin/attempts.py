@@ -8,7 +8,7 @@ from hookseal.admin.results.base import Page, of_row
 from hookseal.admin.results.deliveries import Attempt
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import attempt_queries
-from hookseal.dispatcher.store.attempt_queries import AttemptFilter
+from hookseal.dispatcher.store.attempt_queries import MAX_WALKED, AttemptFilter
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.literals import AttemptResult
@@ -33,6 +33,7 @@ class Attempts:
         status_class: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        searched: int = MAX_WALKED,
         limit: int = 50,
         cursor: str | None = None,
         after: str | None = None,
@@ -48,10 +49,10 @@ class Attempts:
         began at `since` or later, and before `until`.
 
         The page is that after an earlier one (`cursor`), or that next to an attempt: what comes `after` its id in this
-        order, or ends just `before` it. A page of an endpoint searches at most 50,000 attempts, so it may have few
-        items and a next page. Raises `Malformed` for an event with more attempts than that, unless an endpoint is
-        given, too. After the upgrade to revision 0002, earlier attempts get into the list of their endpoint as the
-        leader comes to them, the newest first.
+        order, or ends just `before` it. A page of an endpoint searches at most `searched` attempts, 1 to 50,000, so
+        it may have few items and a next page. Raises `Malformed` for an event with 50,000 attempts or more, unless an
+        endpoint is given, too. After the upgrade to revision 0002, earlier attempts get into the list of their endpoint
+        as the leader comes to them, the newest first.
         """
         if endpoint_id is None and event_id is None:
             raise Malformed("give endpoint_id, event_id or both", field="endpoint_id")
@@ -67,9 +68,12 @@ class Attempts:
             until=arguments.moment(until, "until"),
         )
         arguments.page(limit, cursor)
+        walked = arguments.searched(searched, MAX_WALKED)
         place = arguments.place(cursor, after, before, oldest_first=oldest_first, check=ids.attempt_id)
         async with self._session.reading(connection) as db:
-            items, following = await attempt_queries.page(db, filter_, place, limit=limit)
+            items, following = await attempt_queries.page(
+                db, filter_, place, limit=limit, walked=walked if event_id is None else MAX_WALKED
+            )
         return Page(items=tuple(of_row(Attempt, item) for item in items), next_cursor=following)
 
     async def get(self, *, tenant_id: str, attempt_id: str, connection: Connection | None = None) -> Attempt:

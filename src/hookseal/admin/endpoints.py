@@ -246,7 +246,7 @@ class Endpoints:
         until: datetime | None = None,
         connection: Connection | None = None,
     ) -> DeliveriesByState:
-        """Count the deliveries to an endpoint, which may be deleted, by their state now: the newest 100,000 at most.
+        """Count the deliveries to an endpoint, which may be deleted, by their state now: the newest 5,000 at most.
 
         They were made at `since` or later, and before `until`, as in `deliveries.list`.
         """

@@ -9,7 +9,7 @@ from hookseal.admin.results.base import Page, of_row
 from hookseal.admin.results.events import EventDelivery, EventDetails, StoredEvent
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import event_queries
-from hookseal.dispatcher.store.event_queries import EventFilter
+from hookseal.dispatcher.store.event_queries import MAX_WALKED, EventFilter
 from hookseal.ground import ids
 from hookseal.operations.deliveries import read_payload, read_payloads
 from hookseal.postgres.pool import Connection
@@ -32,6 +32,7 @@ class Events:
         correlation_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        searched: int = MAX_WALKED,
         limit: int = 50,
         cursor: str | None = None,
         after: str | None = None,
@@ -43,8 +44,8 @@ class Events:
 
         They are of one of the `event_types`, were published in the `channel`, at `since` or later, and before `until`.
         The page is that after an earlier one (`cursor`), or that next to an event: what comes `after` its id in this
-        order, or ends just `before` it. With event types or a channel a page searches at most 250,000 events, so it may
-        have few items and a next page.
+        order, or ends just `before` it. With event types or a channel a page searches at most `searched` events, 1 to
+        250,000, so it may have few items and a next page.
         """
         filter_ = EventFilter(
             tenant_id=arguments.tenant_id(tenant_id),
@@ -55,9 +56,10 @@ class Events:
             until=arguments.moment(until, "until"),
         )
         arguments.page(limit, cursor)
+        walked = arguments.searched(searched, MAX_WALKED)
         place = arguments.place(cursor, after, before, oldest_first=oldest_first, check=ids.event_id)
         async with self._session.reading(connection) as db:
-            items, following = await event_queries.page(db, filter_, place, limit=limit)
+            items, following = await event_queries.page(db, filter_, place, limit=limit, walked=walked)
         return Page(items=tuple(of_row(StoredEvent, item) for item in items), next_cursor=following)
 
     async def find(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> StoredEvent:

@@ -6,18 +6,20 @@ of an event may itself begin with `-`: then `~` stands before it.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from hookseal.admin import Page
 from hookseal.api.call import In, Out
-from hookseal.ground.ids import EVENT_TYPE_MAX, FORMS, OPERATOR_TENANT
+from hookseal.ground.ids import EVENT_TYPE_MAX, FORMS, OPERATOR_TENANT, decode_cursor
 
 T = TypeVar("T")
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=250)]
 DEFAULT_LIMIT: Final = 50
+SEARCHED: Final = 3_000  # rows at most, to find those of a page: so it comes within 20 ms, also if none matches
 _END: Final = r"\Z"  # of an expression of Python; in ECMA it is `$`
 
 
@@ -55,7 +57,7 @@ class Ordered(Paged):
 
 
 class ListOut(Out, Generic[T]):
-    """A page. `done`: nothing follows it in its direction."""
+    """A page. `done`: nothing follows it in its direction. If it is not `done`, it may have few items, or none."""
 
     data: list[T]
     done: bool
@@ -76,9 +78,14 @@ def position(iterator: str | None) -> tuple[str | None, str | None]:
             return iterator, None
 
 
-def one_way(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]:
+def end_of(page: Page[Any]) -> str | None:
+    """Return the id with which the page of an Admin ended, also if that is none of its items; None after the last."""
+    return None if page.next_cursor is None else decode_cursor(page.next_cursor).rpartition("/")[2]
+
+
+def one_way(items: Sequence[T], ids: Sequence[str], *, done: bool, end: str | None = None) -> ListOut[T]:
     """Return a page of a list that is read in one direction."""
-    page = listed(items, ids, done=done)
+    page = listed(items, ids, done=done, end=end)
     page.prev_iterator = None
     return page
 
@@ -88,13 +95,14 @@ def following(iterator: str | None) -> str | None:
     return position(iterator)[0]
 
 
-def listed(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]:
-    """Return the page with these items, whose ids are given."""
+def listed(items: Sequence[T], ids: Sequence[str], *, done: bool, end: str | None = None) -> ListOut[T]:
+    """Return the page with these items, whose ids are given. It ended with the id `end`, by default the last one."""
+    first, last = (ids[0] if ids else end), (end or (ids[-1] if ids else None))
     return ListOut(
         data=[*items],
         done=done,
-        iterator=_after(ids[-1]) if ids else None,
-        prev_iterator=f"-{ids[0]}" if ids else None,
+        iterator=None if last is None else _after(last),
+        prev_iterator=None if first is None else f"-{first}",
     )
 
 

@@ -14,7 +14,19 @@ from hookseal.api.calls.endpoints import shown as endpoint_of
 from hookseal.api.calls.messages import NOTHING, MessageOut, number_of_fitting, payloads_of
 from hookseal.api.calls.messages import shown as message_of
 from hookseal.api.forms import Channel, EventType
-from hookseal.api.paging import ListOut, Moment, OfAttempts, OfDeliveries, Paged, following, listed, one_way, position
+from hookseal.api.paging import (
+    SEARCHED,
+    ListOut,
+    Moment,
+    OfAttempts,
+    OfDeliveries,
+    Paged,
+    end_of,
+    following,
+    listed,
+    one_way,
+    position,
+)
 from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import encode_cursor
 
@@ -142,12 +154,13 @@ async def _listed(
             status_class=None if query.status_code_class is None else query.status_code_class // 100,
             since=query.after,
             until=query.before,
+            searched=SEARCHED,
             limit=query.limit,
             after=after,
             before=before,
         )
     attempts = [shown(each, with_content=query.with_content) for each in page.items]
-    return listed(attempts, [each.id for each in attempts], done=page.next_cursor is None)
+    return listed(attempts, [each.id for each in attempts], done=page.next_cursor is None, end=end_of(page))
 
 
 async def get(asked: Asked[OneAttempt, None]) -> AttemptOut:
@@ -196,7 +209,7 @@ class MessageEndpointOut(EndpointOut):
 async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]:
     """List the messages to an endpoint, the newest first, each with where it stands. The iterators are deliveries.
 
-    With payloads a page may end before its `limit`, with an iterator: they have at most 4 MiB in all.
+    With payloads a page may end before its `limit`, with an iterator: it has at most 4 MB.
     """
     query, endpoint_id = asked.query, await found_id(asked)
     types = query.event_types or []
@@ -214,6 +227,7 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
         states=states,
         since=query.after,
         until=query.before,
+        searched=SEARCHED,
         limit=query.limit,
         cursor=None if after is None else encode_cursor(after),
     )
@@ -235,8 +249,9 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
                 next_attempt=each.next_attempt_at,
             )
         )
-    is_done = page.next_cursor is None and len(items) == len(page.items)
-    return one_way(shown_messages, [each.delivery_id for each in items], done=is_done)
+    is_cut = len(items) < len(page.items)
+    end = None if is_cut else end_of(page)
+    return one_way(shown_messages, [each.delivery_id for each in items], done=end is None and not is_cut, end=end)
 
 
 async def endpoints(asked: Asked[OfOneMessage, None]) -> ListOut[MessageEndpointOut]:

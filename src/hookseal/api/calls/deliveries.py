@@ -12,7 +12,7 @@ from hookseal.api.calls.attempts import AttemptOut
 from hookseal.api.calls.attempts import shown as attempt_of
 from hookseal.api.calls.endpoints import found_id
 from hookseal.api.forms import Channel, EventId, EventType
-from hookseal.api.paging import ListOut, Moment, OfDeliveries, Paged, following, one_way
+from hookseal.api.paging import SEARCHED, ListOut, Moment, OfDeliveries, Paged, end_of, following, one_way
 from hookseal.ground.ids import encode_cursor
 
 _ALL: Final = OWN + "/delivery"
@@ -126,11 +126,12 @@ async def listing(asked: Asked[Deliveries, None]) -> ListOut[DeliveryOut]:
         states=query.states,
         since=query.after,
         until=query.before,
+        searched=SEARCHED,
         limit=query.limit,
         cursor=None if after is None else encode_cursor(after),
     )
     deliveries = [_shown(each) for each in page.items]
-    return one_way(deliveries, [each.id for each in deliveries], done=page.next_cursor is None)
+    return one_way(deliveries, [each.id for each in deliveries], done=page.next_cursor is None, end=end_of(page))
 
 
 async def get(asked: Asked[NoQuery, None]) -> DeliveryDetailsOut:

@@ -125,13 +125,17 @@ class Range(In):
 
 
 class StatsOut(Out):
-    """How many messages to an endpoint are in each state; of those that were never sent, `canceled`."""
+    """How many messages to an endpoint are in each state; of those that were never sent, `canceled`.
+
+    Unless they are `complete`, older ones were not counted.
+    """
 
     success: int
     pending: int
     sending: int
     fail: int
     canceled: int
+    complete: bool
 
 
 class SecretOut(Out):
@@ -423,7 +427,7 @@ async def patch_headers(asked: Asked[NoQuery, HeadersPatch]) -> None:
 
 
 async def get_stats(asked: Asked[Range, None]) -> StatsOut:
-    """Count the messages to an endpoint by their state, the newest 100,000 at most."""
+    """Count the messages to an endpoint by their state, the newest 5,000 at most."""
     endpoint = await found(asked)
     counts = await asked.admin.endpoints.deliveries_by_state(
         tenant_id=asked.tenant, endpoint_id=endpoint.endpoint_id, since=asked.query.since, until=asked.query.until
@@ -434,6 +438,7 @@ async def get_stats(asked: Asked[Range, None]) -> StatsOut:
         sending=counts.sending,
         fail=counts.dead_letter + counts.failed,
         canceled=counts.cancelled,
+        complete=counts.complete,
     )
 
 

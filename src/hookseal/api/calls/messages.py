@@ -15,11 +15,13 @@ from hookseal.api.bodies import MOST_MESSAGE_BYTES, renamed, require_json
 from hookseal.api.call import APP, OWN, Asked, Call, In, NoQuery, Once, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
 from hookseal.api.forms import Channel, EventId, EventType
-from hookseal.api.paging import ListOut, Moment, OfMessages, Paged, listed, position
+from hookseal.api.paging import SEARCHED, ListOut, Moment, OfMessages, Paged, end_of, listed, position
 from hookseal.client.publisher import Event
 from hookseal.errors import Conflict, HooksealError, Malformed, NotFound
 
-MOST_PAGE_BYTES: Final = 4_194_304  # of the payloads of a page
+MOST_PAGE_BYTES: Final = (
+    3_400_000  # of the payloads of a page: with the other members of 250 messages it has 4 MB at most
+)
 MOST_MANY_BYTES: Final = 2_097_152
 NOTHING: Final = Raw(b"{}")  # in place of a payload that nobody asked for
 Payload = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": "object"})]  # its bytes stay as they are
@@ -272,7 +274,7 @@ def example_of(schemas: str | None, index: int) -> bytes:
 async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
     """List the messages of an application, the newest first. The audit log records once who read their payloads.
 
-    With payloads a page may end before its `limit`, with an iterator: they have at most 4 MiB in all.
+    With payloads a page may end before its `limit`, with an iterator: it has at most 4 MB.
     """
     query = asked.query
     after, before = position(query.iterator)
@@ -282,6 +284,7 @@ async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
         channel=query.channel,
         since=query.after,
         until=query.before,
+        searched=SEARCHED,
         limit=query.limit,
         after=after,
         before=before,
@@ -296,11 +299,12 @@ async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
         is_cut = fitting < len(items)
         items = items[:fitting] if before is None else items[len(items) - fitting :]
     messages = [shown(each, payloads.get(each.event_id, NOTHING)) for each in items]
-    return listed(messages, [each.event_id for each in items], done=page.next_cursor is None and not is_cut)
+    end = None if is_cut else end_of(page)
+    return listed(messages, [each.event_id for each in items], done=end is None and not is_cut, end=end)
 
 
 async def payloads_of(asked: Asked[Any, None], ids: Sequence[str]) -> dict[str, Raw]:
-    """Return the payloads of these messages, from the first on, as long as they have at most 4 MiB in all.
+    """Return the payloads of these messages, from the first on, as long as they have at most 3.4 MB as they are shown.
 
     The audit log records who read them.
     """
@@ -309,7 +313,15 @@ async def payloads_of(asked: Asked[Any, None], ids: Sequence[str]) -> dict[str, 
     bodies = await asked.admin.events.payloads(
         tenant_id=asked.tenant, event_ids=ids, actor=asked.access.actor, most_bytes=MOST_PAGE_BYTES
     )
-    return {event_id: payload_of(body) for event_id, body in bodies.items()}
+    payloads: dict[str, Raw] = {}
+    size = 0
+    for event_id, body in bodies.items():
+        payload = payload_of(body)
+        size += len(payload)
+        if payloads and size > MOST_PAGE_BYTES:
+            break
+        payloads[event_id] = payload
+    return payloads
 
 
 def number_of_fitting(ids: Sequence[str], payloads: Mapping[str, Raw]) -> int:

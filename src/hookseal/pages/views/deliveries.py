@@ -6,13 +6,13 @@ from typing import Any, Final
 from hookseal.admin import Delivery, DeliveryDetails, Scope
 from hookseal.admin import Page as ListPage
 from hookseal.api import problems
+from hookseal.api.paging import SEARCHED
 from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.wire import Scheme
 from hookseal.pages import rendering, words
 from hookseal.pages.page import Asked, Moved, Shown, act, listed, read
 from hookseal.pages.views.secrets import version_of
 
-SEARCHED: Final = 3_000  # deliveries at most, to find those that match: so a page comes within 80 ms
 _MOST_BODY_BYTES: Final = 65_536
 MOST_ATTEMPTS: Final = 12  # of a page: each may have 2 KiB of an answer
 MOST_ANSWER_BYTES: Final = 5_000  # as HTML

@@ -5,10 +5,10 @@ from typing import Final
 
 from hookseal.admin import ReplayJob, Scope
 from hookseal.api import problems
+from hookseal.api.paging import SEARCHED
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.pages import words
 from hookseal.pages.page import Asked, Moved, Shown, act, read
-from hookseal.pages.views.deliveries import SEARCHED
 from hookseal.pages.views.endpoints import ONE
 
 _ONE: Final = ONE + "/recover"

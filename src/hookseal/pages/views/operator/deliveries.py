@@ -7,11 +7,12 @@ from typing import Any, Final
 from hookseal.admin import Delivery, DeliveryDetails, Trouble
 from hookseal.admin import Page as ListPage
 from hookseal.api import problems
+from hookseal.api.paging import SEARCHED
 from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import EVERY_TENANT
 from hookseal.pages import rendering
 from hookseal.pages.page import Asked, Moved, Shown, act, listed, read
-from hookseal.pages.views.deliveries import SEARCHED, body_text
+from hookseal.pages.views.deliveries import body_text
 from hookseal.pages.views.operator.overview import TENANT, TROUBLES
 
 MOST_ATTEMPTS: Final = 20  # the newest

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any, Final
 
 from hookseal.api import problems
+from hookseal.api.paging import SEARCHED
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, NOT_DELIVERED
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.ground.ids import EVERY_TENANT
 from hookseal.pages import words
 from hookseal.pages.forms import Fields
 from hookseal.pages.page import Asked, Moved, Shown, act, listed, read
-from hookseal.pages.views.deliveries import SEARCHED
 from hookseal.pages.views.operator.overview import TENANT
 
 _NEW: Final = TENANT + "/replay"

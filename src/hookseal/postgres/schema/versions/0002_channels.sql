@@ -225,7 +225,8 @@ BEGIN
 END
 $$;
 
--- The same.
+-- The same. It refuses, before it writes anything, an event for more than 20,000 endpoints: storing their deliveries would take
+-- longer than a producer waits. An endpoint counts once for each of its patterns that match.
 CREATE OR REPLACE FUNCTION hookseal.store_event(tenant text, given hookseal.given_event, rings boolean DEFAULT false)
 RETURNS SETOF hookseal.published
 LANGUAGE plpgsql VOLATILE
@@ -238,22 +239,28 @@ DECLARE
     word text;
     family text := '';
 BEGIN
+    FOREACH word IN ARRAY trim_array(string_to_array(given.event_type, '.'), 1) LOOP
+        family := family || word || '.';
+        patterns := patterns || (family || '*');
+    END LOOP;
     INSERT INTO hookseal.events
         (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint, channels, tracestate)
-    VALUES ($1, given.id, given.event_type, given.occurred_at, given.correlation_id, given.traceparent, given.body,
-            given.fingerprint, given.channels, given.tracestate)
+    SELECT $1, given.id, given.event_type, given.occurred_at, given.correlation_id, given.traceparent, given.body,
+           given.fingerprint, given.channels, given.tracestate
+    WHERE NOT EXISTS (SELECT FROM hookseal.subscriptions AS s
+                      WHERE s.tenant_id = $1 AND s.pattern = ANY (patterns) OFFSET 20000)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
+        IF NOT EXISTS (SELECT FROM hookseal.events AS e WHERE e.tenant_id = $1 AND e.id = given.id) THEN
+            RAISE EXCEPTION 'event_type must be one to which at most 20000 endpoints of the tenant subscribe'
+                USING ERRCODE = 'HS422', COLUMN = 'event_type';
+        END IF;
         RETURN QUERY
             SELECT s.event_id, s.delivery_id, s.endpoint_id, s.duplicate, s.is_due
             FROM hookseal.store_events($1, ARRAY[given], NULL) AS s
             ORDER BY s.endpoint_id;
         RETURN;
     END IF;
-    FOREACH word IN ARRAY trim_array(string_to_array(given.event_type, '.'), 1) LOOP
-        family := family || word || '.';
-        patterns := patterns || (family || '*');
-    END LOOP;
     RETURN QUERY
         INSERT INTO hookseal.deliveries AS d
             (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
