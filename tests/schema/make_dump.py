@@ -59,7 +59,11 @@ INSERT INTO hookseal.operator_notices (tenant_id, endpoint_id, kind) VALUES ('gl
 INSERT INTO hookseal.rotation_canaries (tenant_id, id, endpoint_id, generation, secret_ref, verdict)
 VALUES ('globex', hookseal.uuid7(), $1, 1, 'db:globex:webhook-endpoint-' || $1::text || ':1', 'no_answer');
 INSERT INTO hookseal.secret_leftovers (tenant_id, name, version, provider, why)
-VALUES ('globex', 'n', 1, 'aws', 'burnt')
+VALUES ('globex', 'n', 1, 'aws', 'burnt');
+INSERT INTO hookseal.refused_outcomes
+    (tenant_id, delivery_id, lease_token, state, retry_in_seconds, outcome, signed_by, worker, is_probe, is_untroubled,
+     was_held, reason)
+VALUES ('globex', hookseal.uuid7(), hookseal.uuid7(), 'delivered', 0, 'delivered', '{}', 'w', false, true, false, 'Check')
 """
 
 

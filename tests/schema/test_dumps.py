@@ -84,9 +84,8 @@ async def test_what_an_older_version_left_is_delivered_after_the_upgrade(
         ):
             for row in await connection.fetch("SELECT tenant_id, id::text, url FROM hookseal.endpoints WHERE enabled"):
                 options = ("--tenant", row["tenant_id"], "--endpoint", row["id"])
-                moved = await hookseal(
-                    "endpoint", "update", *options, "--url", receiver.base_url + path_of(row["url"]), **settings
-                )
+                url = receiver.base_url + path_of(row["url"])
+                moved = await hookseal("endpoint", "update", *options, "--url", url, "--keep-headers", **settings)
                 assert 0 == moved.code, moved.err
             await workers.start()
             await receiver.wait_for(due.total())
