@@ -1,4 +1,7 @@
-"""Writes the description of the package: the README, with links that lead to the repository of this version."""
+"""Writes the description of the package: the README, whose links lead to the repository of this version.
+
+While the project has no address (`project.urls` with `Source`), the description has the words of the links only.
+"""
 
 import re
 from pathlib import Path
@@ -6,7 +9,7 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-_RELATIVE = re.compile(r"\]\((?!https?://|#)([^)]+)\)")
+_RELATIVE = re.compile(r"(!?)\[([^]]*)\]\((?!https?://|#)([^)]+)\)")
 
 
 class DescriptionHook(MetadataHookInterface):
@@ -15,6 +18,6 @@ class DescriptionHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Add the description to the metadata of the project."""
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
-        here = f"{metadata['urls']['Source']}/blob/v{metadata['version']}"
-        linked = _RELATIVE.sub(rf"]({here}/\1)", text)
-        metadata["readme"] = {"content-type": "text/markdown", "text": linked}
+        source = metadata.get("urls", {}).get("Source")
+        link = r"\2" if source is None else rf"\1[\2]({source}/blob/v{metadata['version']}/\3)"
+        metadata["readme"] = {"content-type": "text/markdown", "text": _RELATIVE.sub(link, text)}

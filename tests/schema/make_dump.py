@@ -63,7 +63,7 @@ VALUES ('globex', 'n', 1, 'aws', 'burnt');
 INSERT INTO hookseal.refused_outcomes
     (tenant_id, delivery_id, lease_token, state, retry_in_seconds, outcome, signed_by, worker, is_probe, is_untroubled,
      was_held, reason)
-VALUES ('globex', hookseal.uuid7(), hookseal.uuid7(), 'delivered', 0, 'delivered', '{}', 'w', false, true, false, 'Check')
+VALUES ('globex', hookseal.uuid7(), hookseal.uuid7(), 'delivered', 0, 'delivered', '{}', 'w', false, true, false, 'C')
 """
 
 

@@ -149,7 +149,7 @@ async def test_an_unaudited_row_sends_nothing_until_accepted(
         assert (1, [item]) == (checked.code, checked.json["items"])
         asked = ("check", "--url", worker.ready["health_url"])
         ready = await hookseal(*asked, "--json", **settings)
-        assert (1, "ok", [named]) == (ready.code, ready.json["status"], ready.json["unaudited"])
+        assert (0, "ok", [named]) == (ready.code, ready.json["status"], ready.json["unaudited"])
         assert f"UNAUDITED: endpoint {of.endpoint_id} of {of.tenant_id}" in (await hookseal(*asked, **settings)).out
         assert 200 == (await worker.get("/readyz"))[0], "the worker serves all others"
         assert ["/other"] == [got.path for got in receiver.received]

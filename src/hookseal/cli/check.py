@@ -19,8 +19,8 @@ def check(
 ) -> None:
     """Ask a running worker whether it is ready: exit 0 if it is; 69 if not, or without an answer in 3 seconds.
 
-    Exit 1 if it is ready, but the deliveries of an endpoint wait because its row was changed without an audit row; the
-    endpoint is named. All others are delivered.
+    It names each endpoint whose deliveries wait because its row was changed without an audit row. Such a worker is
+    ready, since it delivers for all others.
 
     Without --url it asks the worker at HOOKSEAL_HEALTH_URL, or else the one on HOOKSEAL_HEALTH_HOST and
     HOOKSEAL_HEALTH_PORT. It prints the worker's answer: its status, and the state of each part that it depends on.

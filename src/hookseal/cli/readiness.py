@@ -29,9 +29,7 @@ def ask_and_print(url: str | None, environ: Mapping[str, str], *, as_json: bool)
     """
     status, answer = _ask(url or own_url(environ))
     emit(answer, as_json=as_json, text=lambda: _text(answer))
-    if status != _READY:
-        return Unavailable.exit_code
-    return 1 if answer.get("unaudited") else 0
+    return 0 if status == _READY else Unavailable.exit_code
 
 
 def own_url(environ: Mapping[str, str]) -> str:
