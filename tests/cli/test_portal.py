@@ -28,7 +28,9 @@ async def test_a_link_lets_in_once(begun: Begun) -> None:
         session.tenant_id, session.user, session.scopes, session.refresh_url
     )  # fmt: skip
     assert [session.name, made.json["name"]] == known
-    assert ["portal.added", "portal.opened"] == [row["action"] for row in await audited(begun.stored.pool)]
+    assert ["portal.added", "portal.code_spent", "portal.opened"] == [
+        row["action"] for row in await audited(begun.stored.pool)
+    ]
     table = (await begun.run("token", "list", "--portal")).out.splitlines()
     assert ["name", "state", "expires", "tenant", "id", "user", "scopes"] == table[0].split()
     assert [[known[0], "acme", "jane"], [known[1], "acme", "jane"]] == [

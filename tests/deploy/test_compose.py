@@ -150,13 +150,13 @@ async def test_the_compose_project_begins_an_installation(own_postgres: Server, 
         process.terminate()
         await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
         assert 0 == process.returncode
-    await require_api(mounted, tmp_path)
+    await require_api(mounted, tmp_path, own_postgres.url)
 
 
-async def require_api(mounted: Path, folder: Path) -> None:
+async def require_api(mounted: Path, folder: Path, owner_url: str) -> None:
     """Fail unless the API publishes, and refuses what needs a master key until it has one.
 
-    The token is made as an operator makes it, and the two variables are those of deploy/README.md.
+    The token is made as an operator makes it; the grant and the two variables are those of deploy/README.md.
     """
     port = closed_port()
     words = [*image().entrypoint, "token", "add", "--name", "a", "--tenant", "*", "--json"]
@@ -165,6 +165,10 @@ async def require_api(mounted: Path, folder: Path) -> None:
     without = _variables("api", mounted, port)
     with_key = without | {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY_FILE": str(mounted / "master_key")}
     for variables, expected in ((without, (202, 403)), (with_key, (202, 201))):
+        if variables is with_key:
+            owner = await asyncpg.connect(owner_url)
+            await owner.execute("GRANT hookseal_api TO hookseal_http")
+            await owner.close()
         async with (
             running(_words("api"), variables, folder) as (process, ready),
             httpx.AsyncClient(base_url=ready["url"], headers=headers) as client,

@@ -1,4 +1,4 @@
-"""No bound, and no number of a requirement, goes without a decision: each way to lower one is told to a copy."""
+"""No bound, and no number of a requirement, goes without a decision: each way to lower one is tried in a copy."""
 
 import re
 import subprocess

@@ -133,7 +133,7 @@ SAME_FOR_ALL = {
 }  # the same for every tenant, since nothing is stale, in flight or left over, and no job runs
 _VARYING = re.compile(
     r"generation=\d+|datetime\([^)]*\)|mac=b'(?:[^'\\]|\\.)*'|mac=b\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|nobody|acme"
-    r"|portal-[0-9a-f]{32}"
+    r"|portal-[0-9a-f]{32}|'signature': b(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 )
 
 

@@ -314,10 +314,10 @@ class Endpoints:
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
 
-        `settings` are those of `EndpointSettings`; None removes one whose type allows it, and the client certificate or
-        the authorities. `metadata`, `channels` and `headers` replace all that there is; `change_headers` sets those
-        that have a value, removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped
-        endpoint goes on. Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is
+        `settings` are those of `EndpointSettings`; None removes a uid, a schedule, a limit or a period of rotation, and
+        the client certificate or the authorities. `metadata`, `channels` and `headers` replace all that there is;
+        `change_headers` sets those that have a value, removes those that are None, and leaves the others. With
+        `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is
         true, or the uid, or if the generation is not the expected one. That changes with url, headers and secrets; of
         other fields `expect` has the expected values, lists as tuples. `enabled` enables the endpoint, or disables it
         for this `reason`, as the methods of these names do; if it is so already, nothing is tried.

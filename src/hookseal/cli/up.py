@@ -29,7 +29,8 @@ def up(
     context: typer.Context,
     *,
     scheme: Annotated[
-        Scheme, typer.Option(help="How new endpoints of the HTTP API sign: standard, svix or x-webhook.")
+        Scheme,
+        typer.Option(metavar="SCHEME", help="How new endpoints of the HTTP API sign: standard, svix or x-webhook."),
     ] = Scheme.STANDARD,
     as_json: JsonLines = False,
 ) -> None:

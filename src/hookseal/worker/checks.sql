@@ -28,9 +28,9 @@ LIMIT 1
 FOR UPDATE OF d SKIP LOCKED
 FOR KEY SHARE OF e SKIP LOCKED
 
--- Returns how many outcomes were refused and are kept, since when, and what refused the one that was tried last; no row if none are.
+-- Returns how many outcomes were refused and are kept, 10,000 at most, since when, and what refused the one that was tried last; no row if none are.
 -- name: refused_outcomes
 SELECT count(*) OVER () AS outcomes, min(refused_at) OVER () AS since, reason
-FROM hookseal.refused_outcomes
+FROM (SELECT refused_at, tried_at, reason FROM hookseal.refused_outcomes ORDER BY tried_at DESC LIMIT 10000) AS r
 ORDER BY tried_at DESC
 LIMIT 1

@@ -163,6 +163,9 @@ def _target(ring: Ring, row: Any) -> Target:
 _SQL: Final = Statements("hookseal.dispatcher.store", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
 MOST_REFUSED: Final = 100  # outcomes that were refused and are tried again in one batch
+_BATCHES_OF_REFUSED: Final = 10  # of one look, so that it leaves time for what else the sweep does
+# A missing right or column, a damaged table: no outcome is at fault.
+_FAULTS_OF_ALL: Final = (asyncpg.SyntaxOrAccessError, asyncpg.InternalServerError)
 _FUNCTION: Final = re.compile(r"PL/pgSQL function ([\w.]+)\(")
 _NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _MAY_DISABLE: Final = True
@@ -362,11 +365,12 @@ class PostgresLedger:
     async def record_refused(self) -> list[Verdict | None]:
         """Try to record the outcomes that are kept; return the verdict of each that is recorded, None for a lost lease.
 
-        Those that were tried longest ago are tried first. It ends with the batch in which one was refused again. Raises
-        `Unavailable`.
+        Those that were tried longest ago are tried first, at most 1,000. It ends with the batch in which one was
+        refused again. Raises `Unavailable`.
         """
         ended, refused = list[Verdict | None](), 0
-        while not refused and (kept := await self._rows("refused", MOST_REFUSED)):
+        for _ in range(_BATCHES_OF_REFUSED):
+            kept = await self._rows("refused", MOST_REFUSED) if not refused else []
             for row in kept:
                 recording = tuple(row.values())[:-1]
                 verdict = Verdict(
@@ -374,6 +378,8 @@ class PostgresLedger:
                 )
                 try:
                     ended.append(await self._record(verdict, EndpointId(row["endpoint_id"]), recording))
+                except _FAULTS_OF_ALL:
+                    raise
                 except asyncpg.PostgresError as error:
                     refused += 1
                     await self._rows("refused_again", *recording[:3], refusal(error))
@@ -459,6 +465,8 @@ class PostgresLedger:
         with nullcontext() if start is None else start.look() as since:
             try:
                 rows = await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS, since, None)
+            except _FAULTS_OF_ALL:
+                raise
             except asyncpg.PostgresError:
                 rows = await self._end_one_by_one(since)
             if start is not None:

@@ -277,8 +277,21 @@ async def _sign_again(connection: Connection, tokens: list[dict[str, Any]], seal
     """Store the changes of genuine tokens, each with the next generation."""
     signed = [seal.signed(token | {"generation": token["generation"] + 1}) for token in tokens]
     columns = ("token_id", "expires_at", "code_spent_at", "generation", "signature", "signature_key_id")
-    await _SQL.execute(connection, "sign_again", *([token[name] for token in signed] for name in columns))
+    await _SQL.execute(connection, "sign_again", *([_text(token[name]) for token in signed] for name in columns))
     return signed
+
+
+def _text(value: str | int | bytes | datetime | None) -> str | None:
+    """Return the value as PostgreSQL reads it from a text."""
+    match value:
+        case None | str():
+            return value
+        case bytes():
+            return "\\x" + value.hex()
+        case datetime():
+            return value.isoformat()
+        case _:
+            return str(value)
 
 
 async def get(executor: Executor, token_id: str) -> dict[str, Any]:

@@ -68,7 +68,8 @@ WHERE t.id = ANY ($1::text[]::uuid[]) AND t.generation = {audited}
 UPDATE hookseal.api_tokens AS t
 SET expires_at = n.expires_at, code_spent_at = n.code_spent_at, generation = n.generation, signature = n.signature,
     signature_key_id = n.signature_key_id
-FROM unnest($1::text[]::uuid[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bytea[], $6::text[])
+FROM unnest($1::text[]::uuid[], $2::text[]::timestamptz[], $3::text[]::timestamptz[], $4::text[]::bigint[], $5::text[]::bytea[],
+            $6::text[])
      AS n (id, expires_at, code_spent_at, generation, signature, signature_key_id)
 WHERE t.id = n.id
 
