@@ -317,10 +317,11 @@ class Endpoints:
         `settings` are those of `EndpointSettings`; None removes a uid, a schedule, a limit or a period of rotation, and
         the client certificate or the authorities. `metadata`, `channels` and `headers` replace all that there is;
         `change_headers` sets those that have a value, removes those that are None, and leaves the others. With
-        `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is
-        true, or the uid, or if the generation is not the expected one. That changes with url, headers and secrets; of
-        other fields `expect` has the expected values, lists as tuples. `enabled` enables the endpoint, or disables it
-        for this `reason`, as the methods of these names do; if it is so already, nothing is tried.
+        `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another endpoint of the tenant has the
+        url, unless `allow_same_url` is true, or the uid, or if the generation is not the expected one. That changes
+        with url, headers and secrets; of other fields `expect` has the expected values, lists as tuples. `enabled`
+        enables the endpoint, or disables it for this `reason`, as the methods of these names do; if it is so already,
+        nothing is tried.
 
         A `url` of another scheme, host or port takes along neither headers nor the client certificate, but for those
         given in this call: `dropped` names what was removed, because its new receiver would see it. `keep_headers`
