@@ -36,7 +36,7 @@ from hookseal.dispatcher.core.model import (
 from hookseal.dispatcher.core.policy import Wait
 from hookseal.dispatcher.core.ports import Signer, Transport
 from hookseal.dispatcher.core.prepare import START_WITHIN_SECONDS, compose
-from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, Unavailable
+from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, OutcomeKept, Unavailable
 from hookseal.ground import log
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId, first_uuid7
 from hookseal.ground.pointer import Pointer
@@ -522,6 +522,22 @@ async def test_a_missing_descriptor_spends_nothing() -> None:
     assert (1, 0) == (scene.meter.lacks, scene.meter.returns)
     await scene.run()
     assert State.DELIVERED is scene.row.state
+
+
+@pytest.mark.req("DUR-03")
+async def test_an_outcome_that_is_kept_is_counted_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome that PostgreSQL refuses, and that is kept, is an attempt with a line that names what refuses it."""
+    scene = Scene()
+
+    async def refuse(*_: object) -> None:
+        raise OutcomeKept("CheckViolationError, constraint theirs")
+
+    monkeypatch.setattr(scene.ledger, "record", refuse)
+    [line] = await scene.run_logged()
+
+    assert ("delivery.outcome_refused", "delivered") == (line["event"], line["outcome"])
+    assert "CheckViolationError, constraint theirs" == line["reason"]
+    assert 1 == len(scene.meter.attempts)
 
 
 @pytest.mark.req("DEL-06")

@@ -1,7 +1,7 @@
 """The settings of an endpoint have the limits that the table has, and a refusal names the field."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.dispatcher.core import endpoint_rules as rules
+from hookseal.dispatcher.core import endpoint_settings
+from hookseal.dispatcher.core.endpoint_settings import SETTINGS, EndpointSettings, complete, within_rules
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed, Refused
 from hookseal.postgres.pool import Pool
@@ -228,3 +230,50 @@ def test_a_numeric_rate_has_the_same_limits() -> None:
         with pytest.raises(Malformed) as caught:
             rules.requests_a_second(value)
         assert "rate" == caught.value.field
+
+
+# `EndpointSettings`, from which arguments, columns, options, imports and the API derive.
+
+
+def test_a_new_endpoint_has_every_setting() -> None:
+    """What is not given has its default; one of back-off replaces the default schedule, and no other one."""
+    assert {"timeout_ms": 5_000, "ordered": False, "rate": None}.items() <= complete({}).items()
+    assert [*SETTINGS] == [*complete({})]
+    assert (rules.DEFAULT_RETRY_SCHEDULE, None, (5,)) == tuple(
+        complete(given)["retry_schedule"]
+        for given in (EndpointSettings(), EndpointSettings(max_attempts=3), EndpointSettings(retry_schedule=(5,)))
+    )
+
+
+def test_each_setting_is_of_its_kind() -> None:
+    """The kind of each value, and of what is in a list, follow from the type in the declaration."""
+    kinds = {name: endpoint_settings.kind(name) for name in SETTINGS}
+    assert {str, int, bool, OnDeadLetter, Mapping, Sequence} == set(kinds.values())
+    lists = {name: endpoint_settings.kind_of_items(name) for name, found in kinds.items() if found is Sequence}
+    assert {"channels": str, "retry_schedule": int} == lists
+
+
+def test_a_default_is_within_its_rules() -> None:
+    """Each default, and what an option reads as one, is accepted; only a removable setting may be None."""
+    for name, setting in SETTINGS.items():
+        if setting.default is not None:
+            assert {name: setting.default} == within_rules({name: setting.default})
+        if setting.removable:
+            assert {name: None} == within_rules({name: None})
+    for name, text, value in (
+        ("timeout_ms", "5s", 5_000),
+        ("rotate_every_days", "30d", 30),
+        ("concurrency", "8", 8),
+        ("concurrency", "x", 0),
+        ("retry_schedule", "default", rules.DEFAULT_RETRY_SCHEDULE),
+        ("retry_schedule", "5s,5m", (5, 300)),
+    ):
+        read = SETTINGS[name].read
+        assert read is not None
+        assert value == read(text)
+
+
+def test_a_schedule_is_given_without_what_it_replaces() -> None:
+    with pytest.raises(Malformed, match="replaces max_attempts") as refused:
+        within_rules({"retry_schedule": [5], "max_attempts": 3})
+    assert "retry_schedule" == refused.value.field

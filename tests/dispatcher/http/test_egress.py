@@ -20,6 +20,7 @@ from hookseal.dispatcher.core.url import (
     AllowedNetwork,
     endpoint_url,
     loopback_allowed,
+    origin,
     refusal,
     url_problem,
 )
@@ -673,3 +674,29 @@ def test_a_url_of_no_protocol_of_ours_is_told_which_there_are(*, allow_http: boo
         endpoint_url("ftp://receiver.example/hook", allow_http=allow_http, allowed=frozenset())
 
     assert said == str(caught.value)
+
+
+@pytest.mark.req("DEL-13")
+def test_an_origin_is_scheme_host_and_port() -> None:
+    """Case, a default port and the spelling of an address make no other origin; each of the three does."""
+    one = "https://receiver.example/hook"
+    same = [
+        (one, "https://receiver.example/other?a=b"),
+        (one, "HTTPS://Receiver.EXAMPLE:443/hook"),
+        ("http://receiver.example", "http://receiver.example:80/"),
+        ("https://xn--bcher-kva.example/", "https://XN--BCHER-KVA.example/x"),
+        ("https://[2001:db8::1]/", "https://[2001:DB8:0:0:0:0:0:1]:443/x"),
+    ]
+    other = [
+        (one, "https://other.example/hook"),
+        (one, "http://receiver.example/hook"),
+        (one, "https://receiver.example:8443/hook"),
+        (one, "https://receiver.example./hook"),
+        (one, "https://a.receiver.example/hook"),
+        ("https://192.0.2.1/", "https://192.0.2.10/"),
+        ("http://receiver.example:443/", "https://receiver.example:443/"),
+        ("https://receiver.example:80/", "http://receiver.example/"),
+        ("https://xn--bcher-kva.example/", "https://bucher.example/"),
+    ]
+    assert [] == [pair for pair in same if origin(pair[0]) != origin(pair[1])]
+    assert [] == [pair for pair in other if origin(pair[0]) == origin(pair[1])]
