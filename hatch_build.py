@@ -20,4 +20,5 @@ class DescriptionHook(MetadataHookInterface):
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
         source = metadata.get("urls", {}).get("Source")
         link = r"\2" if source is None else rf"\1[\2]({source}/blob/v{metadata['version']}/\3)"
-        metadata["readme"] = {"content-type": "text/markdown", "text": _RELATIVE.sub(link, text)}
+        linked = _RELATIVE.sub(link, text)
+        metadata["readme"] = {"content-type": "text/markdown", "text": linked}

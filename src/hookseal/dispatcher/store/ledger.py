@@ -370,7 +370,8 @@ class PostgresLedger:
         """
         ended, refused = list[Verdict | None](), 0
         for _ in range(_BATCHES_OF_REFUSED):
-            kept = await self._rows("refused", MOST_REFUSED) if not refused else []
+            if refused or not (kept := await self._rows("refused", MOST_REFUSED)):
+                break
             for row in kept:
                 recording = tuple(row.values())[:-1]
                 verdict = Verdict(
