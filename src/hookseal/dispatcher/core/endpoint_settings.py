@@ -70,14 +70,18 @@ class Setting:
 class EndpointSettings(TypedDict, total=False):
     """What may be set of an endpoint, in the order in which it is shown.
 
-    `uid` is an id of your own, which no other endpoint of the tenant has; that of a deleted one is free again. Nothing
-    that is sent depends on `name`, `description` and `metadata`. With `channels` it gets only events that share one.
-    `timeout_ms` limits each request. `retry_schedule` has the seconds between the attempts; None leaves them to
-    `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`, and so does giving one of these. `concurrency`
-    limits the requests in flight, by default as `HOOKSEAL_ENDPOINT_CONCURRENCY` does, and `rate` those that begin in a
-    second, by default not at all, over all workers. If it is `ordered`, which cannot be changed later, one delivery is
-    sent at a time, in the order of publishing; `on_dead_letter` says whether one that is given up stops the others. The
-    secret is rotated every `rotate_every_days`, by default never.
+    `uid` is an id of your own, 1 to 256 characters of A-Z, a-z, 0-9, `.`, `_` and `-`, which no other endpoint of the
+    tenant has; that of a deleted one is free again. Nothing that is sent depends on `name` (128 characters),
+    `description` (1,024) and `metadata` (50 keys of 1 to 128 characters, 4,096 bytes in all). With `channels`, up to 10
+    names of 1 to 128 characters, it gets only events that share one. `timeout_ms` (100 to 20,000, by default 5,000)
+    limits each request. `retry_schedule` has the seconds between the attempts, by default 5, 30, 300, 1,800, 7,200,
+    18,000, 36,000, 50,400, 72,000 and 86,400: eleven attempts in about three days. None leaves them to `max_attempts`,
+    `backoff_base_seconds` and `backoff_cap_seconds` (by default 10, 30 and 43,200), and so does giving one of these.
+    `concurrency` limits the requests in flight, by default as `HOOKSEAL_ENDPOINT_CONCURRENCY` does, and `rate` those
+    that begin in a second, by default not at all, over all workers. If it is `ordered`, which cannot be changed later,
+    one delivery is sent at a time, in the order of publishing; `on_dead_letter` says whether one that is given up stops
+    the others (`stop`, the default) or not (`skip`). The secret is rotated every `rotate_every_days` (1 to 30), by
+    default never.
     """
 
     name: Annotated[
